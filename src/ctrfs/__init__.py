@@ -1,0 +1,1 @@
+"""ctrfs mounts the OpenAI Containers API as a file system."""

@@ -1,0 +1,1 @@
+"""The outside world: the Containers service, over HTTP."""

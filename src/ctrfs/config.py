@@ -1,0 +1,163 @@
+"""Frozen settings: each limit with its unit, its default and the reason for it.
+
+Built from options, environment and defaults in ``ctrfs.mount`` and ``ctrfs.cli``;
+everything below takes the record it needs and reads nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from typing_extensions import override
+
+from ctrfs.errors import ConfigError
+from ctrfs.units import GIB, KIB, MIB
+
+DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
+
+
+class Secret:
+    """A text that no log, error or dump may show; only ``reveal`` gives it out."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself; for the one place that sends it."""
+        return self._text
+
+    @override
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class AuthStyle(enum.Enum):
+    """How the key travels."""
+
+    BEARER = "bearer"
+    API_KEY_HEADER = "api-key"
+
+
+class SlashMode(enum.Enum):
+    """What the server does with a slash in an uploaded name."""
+
+    UNKNOWN = "learn"
+    KEPT = "keep"
+    CUT = "encode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConfig:
+    """How to reach the service, and how long to wait for it."""
+
+    base_url: str = DEFAULT_BASE_URL
+    key: Secret | None = None
+    auth: AuthStyle = AuthStyle.BEARER
+    organization: str | None = None
+    project: str | None = None
+    unix_socket: Path | None = None
+    """Connect here instead of to the host of ``base_url``: the ``local:`` sources."""
+    connect_timeout_s: float = 5.0  # the official clients' value
+    metadata_timeout_s: float = 30.0
+    """For a whole call that carries no file bytes, retries and waits included."""
+    stall_timeout_s: float = 60.0
+    """For the silence between two pieces of a body, either way."""
+    transfer_timeout_s: float = 600.0
+    """For one whole upload, retries included; the official clients' value."""
+    connections_max: int = 16  # more only wait in the service's own queue
+    retries_max: int = 2  # the official clients' value
+    json_bytes_max: int = 16 * MIB
+    """A larger JSON answer is refused: 100 rows take some 30 KiB."""
+    pages_max: int = 2000
+    """Longest page walk: 200,000 rows, far above what a mount can use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeConfig:
+    """How old the shown names may be, and how names are mapped."""
+
+    ttl_s: float = 10.0
+    """A listing younger than this answers everything without a request."""
+    max_stale_s: float = 60.0
+    """An entry already known is answered from a listing up to this old."""
+    show_expired: bool = False
+    slash_mode: SlashMode = SlashMode.UNKNOWN
+    listings_max: int = 4096
+    """How many container listings are held as fresh at once."""
+
+    def __post_init__(self) -> None:
+        if self.ttl_s < 0 or self.max_stale_s < self.ttl_s:
+            raise ConfigError("ttl must be 0 or more, and max_stale at least ttl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentConfig:
+    """Limits of the local copies of file bytes."""
+
+    spool_bytes_max: int = 8 * GIB
+    """All local bytes together, open, unsent and cached; past it writes get ENOSPC."""
+    cache_bytes_max: int = 1 * GIB
+    """Complete clean copies kept after the last close, while mounted."""
+    file_bytes_max: int = 512 * MIB
+    """Largest file that is sent. 512 MB is the limit of the service's sister API."""
+    stall_timeout_s: float = 60.0
+    """How long a read waits with no byte arriving."""
+    download_retries_max: int = 2
+    chunk_bytes: int = 256 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerDefaults:
+    """What ``mkdir`` in the root asks of the service for the new container."""
+
+    memory_limit: str | None = None
+    expires_after_minutes: int | None = None
+    network_policy: str | None = None
+    """``disabled``, or the allowed domains separated by spaces; None is the service's default."""
+
+
+# Names that editors, desktops and copy tools use for a moment. A file of such a name lives on
+# this machine until it is renamed; docs/semantics.md, promise 22. A pattern with a slash is
+# matched against the path inside the container, one without against the name alone. ``re:``
+# introduces a regular expression: sed and rsync end their names in six random letters, of which
+# 99.5 % hold a digit or a capital; a plain word of six letters is never taken for one of them.
+DEFAULT_LOCAL_ONLY: Final[tuple[str, ...]] = (
+    ".goutputstream-*", ".*.sw?", "4913", "*~", ".#*", "#*#", ".~lock.*#",
+    ".DS_Store", "._*", "Thumbs.db", "desktop.ini",
+    ".nfs*", ".fuse_hidden*",
+    r"re:sed(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{6}",
+    r"re:\..+\.(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{6}",
+    ".git/*.lock", ".git/**/*.lock", ".git/**/tmp_*", "**/.git/*.lock", "**/.git/**/*.lock",
+    "**/.git/**/tmp_*",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSystemConfig:
+    """What the mount looks like, and what it refuses."""
+
+    uid: int = 0
+    gid: int = 0
+    umask: int = 0o022
+    file_mode: int | None = None
+    """Permission bits of files; None: 0666 less the umask."""
+    directory_mode: int | None = None
+    """Permission bits of directories; None: 0777 less the umask."""
+    read_only: bool = False
+    local_only: tuple[str, ...] = DEFAULT_LOCAL_ONLY
+    rename_dir_limit: int = 1000
+    open_files_max: int = 4096
+    defaults: ContainerDefaults = field(default_factory=ContainerDefaults)

@@ -1,0 +1,1 @@
+"""The file system in our own words: no kernel, no HTTP."""

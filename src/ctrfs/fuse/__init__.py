@@ -1,0 +1,1 @@
+"""The kernel: the only part that knows pyfuse3 and errno."""

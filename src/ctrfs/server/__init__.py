@@ -1,0 +1,1 @@
+"""The local Containers service: a faithful stand-in with real storage."""

@@ -1,0 +1,1 @@
+"""Which entries exist, and under which names."""

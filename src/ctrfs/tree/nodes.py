@@ -1,0 +1,105 @@
+"""The entries of the tree: identity and current facts, data only.
+
+Owned and changed by ``tree.namespace.Namespace`` (names, parents, service facts) and, for the
+fields that say so, by ``fs``. Nothing here waits or sends.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NewType, TypeAlias
+
+from ctrfs.api.models import Container, ContainerFile
+
+InodeNumber = NewType("InodeNumber", int)
+
+ROOT_INODE: Final = InodeNumber(1)
+
+
+class Root:
+    """The account: its children are containers."""
+
+    __slots__ = ("children", "inode", "mtime_ns")
+
+    def __init__(self, *, mtime_ns: int) -> None:
+        self.inode = ROOT_INODE
+        self.mtime_ns = mtime_ns
+        self.children: dict[bytes, ContainerDirectory] = {}
+
+
+class ContainerDirectory:
+    """A container. Its parent is the root, or itself the root of a one-container mount."""
+
+    __slots__ = (
+        "children", "container", "inode", "is_gone", "mode", "mtime_ns", "name", "parent",
+    )  # fmt: skip
+
+    def __init__(self, container: Container, *, inode: InodeNumber, mtime_ns: int) -> None:
+        self.inode = inode
+        self.container = container
+        self.parent: Root | None = None
+        self.name = b""
+        self.mtime_ns = mtime_ns
+        self.mode: int | None = None
+        self.is_gone = False
+        """Removed here, or deleted or expired on the service."""
+        self.children: dict[bytes, Directory | File] = {}
+
+
+class Directory:
+    """A folder inside a container; the service knows it only through the files in it."""
+
+    __slots__ = ("children", "inode", "is_local", "mode", "mtime_ns", "name", "owner", "parent")
+
+    def __init__(self, *, inode: InodeNumber, owner: ContainerDirectory, mtime_ns: int) -> None:
+        self.inode = inode
+        self.owner = owner
+        self.parent: ContainerDirectory | Directory | None = None
+        self.name = b""
+        self.mtime_ns = mtime_ns
+        self.mode: int | None = None
+        self.is_local = False
+        """Made by ``mkdir`` here: stays without files until it is removed here."""
+        self.children: dict[bytes, Directory | File] = {}
+
+
+class File:
+    """A file: one version of the service's, or bytes of ours that are on their way there.
+
+    Invariant: ``remote`` is None exactly while the service has never confirmed this file.
+    """
+
+    __slots__ = (
+        "digest", "inode", "is_claimed", "is_local_only", "is_removed", "mode", "mtime_ns", "name",
+        "owner", "parent", "remote", "size_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        inode: InodeNumber,
+        owner: ContainerDirectory,
+        remote: ContainerFile | None,
+        mtime_ns: int,
+    ) -> None:
+        self.inode = inode
+        self.owner = owner
+        self.parent: ContainerDirectory | Directory | None = None
+        """None once the name is gone; open handles keep the file itself alive."""
+        self.name = b""
+        self.remote = remote
+        self.size_bytes: int | None = remote.size_bytes if remote is not None else 0
+        self.digest: str | None = None
+        """blake2b of ``remote``'s bytes, 32 hex digits, where known."""
+        self.mtime_ns = mtime_ns
+        self.mode: int | None = None
+        self.is_claimed = False
+        """Has bytes of ours that the service lacks: no listing may take its name away."""
+        self.is_local_only = False
+        """Its name says that it never leaves this machine."""
+        self.is_removed = False
+        """Unlinked here: its bytes are for open handles only and are never sent."""
+
+
+Folder: TypeAlias = ContainerDirectory | Directory
+Parent: TypeAlias = Root | ContainerDirectory | Directory
+Node: TypeAlias = Root | ContainerDirectory | Directory | File
