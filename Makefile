@@ -1,0 +1,51 @@
+# Everything that a developer or CI does has a target here.
+VENV   ?= .venv
+RUN    := $(VENV)/bin/
+PYTEST := $(RUN)pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# bootstrap touches the stamp last, and does nothing else when nothing has changed.
+$(VENV)/.ready: pyproject.toml scripts/dev-requirements.txt scripts/bootstrap
+	@scripts/bootstrap
+
+.PHONY: setup hooks format lint types architecture check
+setup: $(VENV)/.ready  ## install what is missing: system packages, .venv, locked dependencies
+hooks: setup  ## run the quick checks at each commit
+	$(RUN)pre-commit install
+format: setup  ## rewrite files in house format
+	$(RUN)ruff format .
+	$(RUN)ruff check --fix-only .
+lint: setup  ## format, lint and lock file, changing nothing
+	$(RUN)ruff format --check .
+	$(RUN)ruff check .
+	$(RUN)python scripts/check_lock.py
+types: setup  ## mypy, strict
+	$(RUN)mypy src tests scripts
+architecture: setup  ## the floors: who may import whom, how long a module may be
+	$(PYTEST) -q tests/test_architecture.py
+check: lint types architecture  ## what must pass before a commit, in a minute
+
+.PHONY: test test-fast coverage
+test: setup  ## all tests; without /dev/fuse the mounted ones are skipped and counted
+	$(PYTEST)
+test-fast: setup  ## what needs no mount and little time
+	$(PYTEST) -q -m "not mounted and not slow"
+coverage: setup  ## branch coverage of the tests that run in process
+	$(RUN)coverage run -m pytest -q -m "not mounted"
+	$(RUN)coverage report
+
+.PHONY: demo serve lock build clean
+demo: setup  ## mount a local service, work in it with ordinary tools, unmount
+	scripts/demo
+serve: setup  ## the local Containers API service on http://127.0.0.1:8400
+	$(RUN)ctrfs serve --listen 127.0.0.1:8400
+lock: setup  ## write scripts/dev-requirements.txt anew from pyproject.toml
+	scripts/lock
+build: setup  ## wheel and source archive in dist/
+	PYTHON=$(RUN)python scripts/with-tool build python -m build --outdir dist .
+clean:  ## remove what the targets made
+	rm -rf $(VENV) dist build src/ctrfs.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
