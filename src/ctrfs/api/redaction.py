@@ -1,0 +1,60 @@
+"""Keeps the API key out of every text that leaves this floor.
+
+A service may echo the key in an error, a header or a listing, and a transport may quote a
+header in its complaint. So texts are masked where they are made, not where they are shown.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ctrfs.config import Secret
+
+MASK: Final = "[key]"
+# Anything that looks like a key of the service, also one that the service has shortened
+# itself (``sk-abc***xyz``): its ends are still of use to a thief.
+_KEY_LIKE: Final = re.compile(r"\bsk-[A-Za-z0-9_*.…-]{4,}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+
+
+class Redactor:
+    """Masks the key of one session, whole or shortened, in any text."""
+
+    def __init__(self, key: Secret | None) -> None:
+        self._key = key
+
+    def text(self, text: str) -> str:
+        """Return ``text`` without the key."""
+        if self._key is not None and (revealed := self._key.reveal()):
+            text = text.replace(revealed, MASK)
+        return _KEY_LIKE.sub(MASK, text)
+
+    def line(self, text: str, *, characters_max: int) -> str:
+        """Return the start of ``text`` without the key, on one line, for logs and errors.
+
+        The key is masked before the text is cut, lest half of it remain at the end.
+        """
+        masked = escaped(self.text(text))
+        return masked if len(masked) <= characters_max else masked[: characters_max - 1] + "…"
+
+    def exception(self, error: BaseException) -> None:
+        """Mask the key in the arguments of ``error`` and of all that caused it, in place.
+
+        A traceback prints the whole chain, and a transport quotes what it could not parse.
+        """
+        seen: set[int] = set()
+        pending: list[BaseException | None] = [error]
+        while pending:
+            current = pending.pop()
+            if current is None or id(current) in seen:
+                continue
+            seen.add(id(current))
+            if (masked := self.text(str(current))) != str(current):
+                current.args = (masked,)
+            pending += [current.__cause__, current.__context__]
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with control characters and lone surrogates written as escapes."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

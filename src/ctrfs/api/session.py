@@ -1,0 +1,413 @@
+"""The wire: addresses, the key, connections, and one exchange of request and answer.
+
+httpx's own pool looks at every connection for every request, which is quadratic in the number
+of requests under way. So each connection here is an httpx client of its own with room for one,
+and two limiters stand before them (docs/performance.md has the numbers).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import httpx
+import trio
+
+from ctrfs import errors
+from ctrfs.api.failures import (
+    AttemptFailedError,
+    failure_from_answer,
+    failure_from_exception,
+)
+from ctrfs.api.multipart import MultipartBody
+from ctrfs.api.redaction import Redactor
+from ctrfs.api.retry import Attempts
+from ctrfs.clock import Clock
+from ctrfs.config import ApiConfig, AuthStyle
+from ctrfs.units import KIB
+
+log = logging.getLogger("ctrfs.api")
+
+TransportFactory = Callable[[], httpx.AsyncBaseTransport]
+
+ERROR_BODY_BYTES_MAX: Final = 64 * KIB
+# Many balancers drop a silent connection after 60 s; ours goes first, so that no request is
+# sent into one that is just being closed.
+KEEPALIVE_S: Final = 50.0
+# A broken connection is closed on the way out of a cancelled call. TLS wants to say goodbye,
+# and a peer that does not listen must not hold us up.
+CLOSE_TIMEOUT_S: Final = 1.0
+# So many connections are kept from uploads and downloads: a directory can still be listed
+# while many large files are on their way.
+RESERVED_CONNECTIONS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request, as often as it is sent.
+
+    Attributes:
+        operation: What the log calls it.
+        method: The HTTP method.
+        segments: The path below the base URL, unquoted.
+        query: Added to the query of the base URL.
+        headers: Added to those of every request.
+        json: A JSON body; not together with ``upload``.
+        upload: A multipart body.
+        is_transfer: Whether file bytes travel; such calls leave some connections to others.
+    """
+
+    operation: str
+    method: str
+    segments: tuple[str, ...]
+    query: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    json: bytes | None = None
+    upload: MultipartBody | None = None
+    is_transfer: bool = False
+
+
+class Session:
+    """Sends calls to one service as one user.
+
+    Owner: of all connections; ``aclose`` closes them.
+    """
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        *,
+        clock: Clock,
+        redactor: Redactor,
+        transport_factory: TransportFactory | None = None,
+    ) -> None:
+        """Prepare a session; connections are made when they are needed.
+
+        Raises:
+            ConfigError: The address, the key or another header cannot be sent.
+        """
+        self._clock = clock
+        self._redactor = redactor
+        self._base_url = _base_url(config.base_url)
+        self._connections = _Connections(
+            config,
+            headers=_headers(config),
+            needs_tls=self._base_url.scheme == "https",
+            transport_factory=transport_factory,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections that are not in use."""
+        await self._connections.aclose()
+
+    def url(self, call: Call) -> httpx.URL:
+        """Return the address of ``call``; the query of the base URL is kept.
+
+        Raises:
+            RemoteNotFoundError: A segment would be read as a direction, not as a name.
+        """
+        for segment in call.segments:
+            if segment in {"", ".", ".."}:
+                raise errors.RemoteNotFoundError(f"the service cannot have the id {segment!r}")
+        try:
+            path = "".join("/" + quote(segment, safe="") for segment in call.segments)
+            query = urlencode(call.query)
+        except UnicodeEncodeError as error:
+            raise errors.RemoteNotFoundError("an id or name is not valid Unicode") from error
+        base_path, _, base_query = self._base_url.raw_path.partition(b"?")
+        raw_path = base_path.rstrip(b"/") + path.encode("ascii")
+        queries = b"&".join(part for part in (base_query, query.encode("ascii")) if part)
+        return self._base_url.copy_with(raw_path=raw_path + (b"?" + queries if queries else b""))
+
+    @asynccontextmanager
+    async def exchange(self, call: Call, attempts: Attempts) -> AsyncIterator[httpx.Response]:
+        """Send ``call`` once; inside the block its answer, a success, can be read.
+
+        Waits for a free connection and for the head of the answer. Leaving the block before
+        the body has been read to its end, or by cancellation, closes the connection.
+
+        Raises:
+            AttemptFailedError: No answer, or one that is not a success; also if the
+                connection breaks while the body is read inside the block.
+        """
+        url = self.url(call)
+        async with self._connections.lease(is_transfer=call.is_transfer) as connection:
+            report = _Report(started_s=self._clock.monotonic_s())
+            try:
+                request = _request(connection.client, call, url, attempts)
+                attempts.was_sent = True
+                response = await connection.client.send(request, stream=True)
+                report.answered(response)
+                if not response.is_success:
+                    await self._refuse(response)
+                yield response
+                connection.is_reusable = response.is_closed
+            except httpx.HTTPError as error:
+                failure = failure_from_exception(
+                    error, redactor=self._redactor, was_sent=attempts.was_sent
+                )
+                report.outcome = f"{type(failure.error).__name__}: {failure.error}"
+                raise AttemptFailedError(failure) from error
+            except AttemptFailedError as error:
+                connection.is_reusable = report.is_closed()
+                report.outcome = f"{type(error.failure.error).__name__}: {error}"
+                raise
+            except BaseException as error:
+                # A cancellation, or what the reader of the body makes of it.
+                report.outcome = f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                self._log(call, report)
+
+    async def _refuse(self, response: httpx.Response) -> None:
+        body = bytearray()
+        try:
+            async with aclosing(generator(response.aiter_bytes())) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > ERROR_BODY_BYTES_MAX:
+                        break
+        except httpx.HTTPError as error:
+            # A server that refuses an upload early may cut the line behind its answer. The
+            # status alone says enough.
+            self._redactor.exception(error)
+        raise AttemptFailedError(
+            failure_from_answer(
+                response.status_code,
+                response.headers,
+                bytes(body[:ERROR_BODY_BYTES_MAX]),
+                redactor=self._redactor,
+            )
+        )
+
+    def _log(self, call: Call, report: _Report) -> None:
+        passed_ms = (self._clock.monotonic_s() - report.started_s) * 1000
+        line = (
+            f"{call.operation} {call.method} /{'/'.join(call.segments)} "
+            f"{report.status or '-'} {report.request_id or '-'} {passed_ms:.0f} ms"
+        )
+        if report.outcome:
+            line += f" {report.outcome}"
+        level = logging.INFO if report.outcome else logging.DEBUG
+        log.log(level, "%s", self._redactor.line(line, characters_max=1000))
+
+
+class _Report:
+    """What the log line of one exchange tells."""
+
+    def __init__(self, *, started_s: float) -> None:
+        self.started_s = started_s
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self.outcome = ""
+        self._response: httpx.Response | None = None
+
+    def answered(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.request_id = response.headers.get("x-request-id")
+
+    def is_closed(self) -> bool:
+        return self._response is not None and self._response.is_closed
+
+
+class _Connection:
+    __slots__ = ("client", "is_reusable")
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.is_reusable = False
+
+
+class _Connections:
+    """Clients of one connection each, made when needed, behind two limiters.
+
+    Invariant: as many tokens of ``_all`` are out as leases are held, and no client is both
+    idle and leased.
+    """
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        *,
+        headers: Mapping[str, str],
+        needs_tls: bool,
+        transport_factory: TransportFactory | None,
+    ) -> None:
+        count = config.connections_max
+        if count < 1:
+            raise errors.ConfigError("connections must be at least 1")
+        self._config = config
+        self._headers = headers
+        self._transport_factory = transport_factory
+        self._idle: list[httpx.AsyncClient] = []
+        self._all = trio.CapacityLimiter(count)
+        self._transfers = trio.CapacityLimiter(max(1, count - RESERVED_CONNECTIONS))
+        # One for all, as loading the certificates takes 30 ms. Without TLS it stays empty,
+        # which trusts nobody.
+        is_remote = config.unix_socket is None and transport_factory is None
+        self._tls = (
+            httpx.create_ssl_context()
+            if needs_tls and is_remote
+            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        )
+        self._timeout = httpx.Timeout(
+            connect=config.connect_timeout_s,
+            read=config.stall_timeout_s,
+            write=config.stall_timeout_s,
+            pool=None,
+        )
+
+    @asynccontextmanager
+    async def lease(self, *, is_transfer: bool) -> AsyncIterator[_Connection]:
+        """Hold a connection; one that is not marked reusable at the end is closed."""
+        borrower = object()
+        if is_transfer:
+            await self._transfers.acquire_on_behalf_of(borrower)
+        try:
+            await self._all.acquire_on_behalf_of(borrower)
+            try:
+                connection = _Connection(self._idle.pop() if self._idle else self._new_client())
+                try:
+                    yield connection
+                finally:
+                    if connection.is_reusable:
+                        self._idle.append(connection.client)
+                    else:
+                        await _close(connection.client)
+            finally:
+                self._all.release_on_behalf_of(borrower)
+        finally:
+            if is_transfer:
+                self._transfers.release_on_behalf_of(borrower)
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await _close(self._idle.pop())
+
+    def _new_client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S
+        )
+        transport: httpx.AsyncBaseTransport | None = None
+        if self._transport_factory is not None:
+            transport = self._transport_factory()
+        elif self._config.unix_socket is not None:
+            transport = httpx.AsyncHTTPTransport(
+                verify=self._tls, limits=limits, uds=str(self._config.unix_socket)
+            )
+        # Without a transport of ours httpx honours the proxies of the environment.
+        return httpx.AsyncClient(
+            transport=transport,
+            verify=self._tls,
+            limits=limits,
+            timeout=self._timeout,
+            headers=self._headers,
+            follow_redirects=False,
+        )
+
+
+async def read_body(response: httpx.Response, *, bytes_max: int) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        RemoteProtocolError: It has more than ``bytes_max``.
+        httpx.HTTPError: The connection broke.
+    """
+    body = bytearray()
+    async with aclosing(generator(response.aiter_bytes())) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > bytes_max:
+                raise errors.RemoteProtocolError(f"an answer has more than {bytes_max} bytes")
+    return bytes(body)
+
+
+def generator(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Return ``pieces`` as the generator that httpx makes but does not declare."""
+    if not isinstance(pieces, AsyncGenerator):
+        raise TypeError("httpx gave an iterator that cannot be closed")
+    return pieces
+
+
+async def _close(client: httpx.AsyncClient) -> None:
+    with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        await client.aclose()
+
+
+def _request(
+    client: httpx.AsyncClient, call: Call, url: httpx.URL, attempts: Attempts
+) -> httpx.Request:
+    headers = dict(call.headers)
+    content: bytes | httpx.AsyncByteStream | None = None
+    if call.upload is not None:
+        headers["Content-Type"] = call.upload.content_type
+        headers["Content-Length"] = str(call.upload.length_bytes)
+        content = call.upload.stream()
+    elif call.json is not None:
+        headers["Content-Type"] = "application/json"
+        content = call.json
+
+    async def trace(event: str, _details: object) -> None:
+        # Until the line stands, nothing has left this machine. A transport that does not
+        # trace counts as having sent at once.
+        if event.endswith((".connect_tcp.started", ".connect_unix_socket.started")):
+            attempts.was_sent = False
+        elif event.endswith(".send_request_headers.started"):
+            attempts.was_sent = True
+
+    return client.build_request(
+        call.method, url, headers=headers, content=content, extensions={"trace": trace}
+    )
+
+
+def _base_url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise errors.ConfigError(f"the address of the service is not a URL: {error}") from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise errors.ConfigError("the address of the service must start with https:// or http://")
+    if url.userinfo:
+        raise errors.ConfigError("the address of the service must not hold a user or password")
+    return url.copy_with(fragment=None)
+
+
+def _headers(config: ApiConfig) -> dict[str, str]:
+    version = importlib.metadata.version("ctrfs")
+    headers = {
+        "User-Agent": f"ctrfs/{version}",
+        "Accept": "*/*",
+        # Bytes must arrive as they are stored, and their length must be the announced one.
+        "Accept-Encoding": "identity",
+        # A plain delete has once been a no-op without it. Source: docs/api-notes.md.
+        "OpenAI-Beta": "containers=v1",
+    }
+    if config.organization:
+        headers["OpenAI-Organization"] = config.organization
+    if config.project:
+        headers["OpenAI-Project"] = config.project
+    if config.key is not None:
+        key = config.key.reveal()
+        if config.auth is AuthStyle.API_KEY_HEADER:
+            headers["api-key"] = key
+        else:
+            headers["Authorization"] = f"Bearer {key}"
+        if not _is_sendable(key):
+            raise errors.ConfigError("the API key holds characters that no key has")
+    for name in ("OpenAI-Organization", "OpenAI-Project"):
+        if not _is_sendable(headers.get(name, "-")):
+            raise errors.ConfigError(f"the value for {name} holds characters that cannot be sent")
+    return headers
+
+
+def _is_sendable(value: str) -> bool:
+    # Checked here because the complaint of the HTTP library would quote the whole header.
+    return value.isascii() and value.isprintable() and value.strip() == value and value != ""
