@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.scenarios.workplace import DirectoryWorkplace, Workplace
 
 IS_LOCAL: Final = os.environ.get("CTRFS_SCENARIOS_ON") == "local"
 
@@ -35,3 +36,17 @@ def second_place(tmp_path: Path) -> Path:
     made = tmp_path / "second"
     made.mkdir()
     return made
+
+
+@pytest.fixture
+def workplace(place: Path) -> Workplace:
+    """A directory to work in by system calls."""
+    return DirectoryWorkplace(place)
+
+
+@pytest.fixture
+def container(workplace: Workplace) -> Workplace:
+    """A directory to work in that is a container for sure: plain folders will not do."""
+    if IS_LOCAL:
+        pytest.skip("a promise of the mount only")
+    return workplace

@@ -1,0 +1,51 @@
+"""Thousands of random operations on the mount and on a local folder, with the same outcomes.
+
+``CTRFS_DIFFERENTIAL_SEEDS=7,8,9`` and ``CTRFS_DIFFERENTIAL_STEPS=20000`` make a long run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.model.steps import Player, Step, draw, shown
+
+SEEDS: Final = [int(s) for s in os.environ.get("CTRFS_DIFFERENTIAL_SEEDS", "1,2,3").split(",")]
+STEPS: Final = int(os.environ.get("CTRFS_DIFFERENTIAL_STEPS", "700"))
+# Small enough to find the step that went wrong, large enough not to be all of the work.
+STEPS_BETWEEN_WALKS: Final = 100
+STEPS_SHOWN: Final = 40
+
+
+def play_both(mounted: Path, local: Path, *, seed: int, steps: int) -> None:
+    """Play the same steps in both folders and compare each outcome, and now and then all."""
+    chance = random.Random(seed)  # noqa: S311  # repeatable on purpose
+    players = Player(mounted), Player(local)
+    past: deque[Step] = deque(maxlen=STEPS_SHOWN)
+    try:
+        for number in range(1, steps + 1):
+            step = draw(chance)
+            past.append(step)
+            ours, theirs = (player.play(step) for player in players)
+            assert ours == theirs, _story(past, f"seed {seed}, step {number}")
+            if number % STEPS_BETWEEN_WALKS == 0:
+                assert shown(mounted) == shown(local), _story(past, f"seed {seed}, walk {number}")
+    finally:
+        for player in players:
+            player.close()
+    assert shown(mounted) == shown(local), _story(past, f"seed {seed}, after the last close")
+
+
+def _story(past: deque[Step], where: str) -> str:
+    return "\n".join([where, *map(str, past)])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_operations_have_the_outcomes_of_a_local_folder(
+    place: Path, outside: Path, seed: int
+) -> None:
+    play_both(place, outside, seed=seed, steps=STEPS)
