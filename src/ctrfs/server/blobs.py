@@ -1,0 +1,152 @@
+"""The bytes of files, one file of the local disk each.
+
+A blob is whole or not there at all: its bytes go to a temporary, are flushed, and only
+then get the blob's name. Whether a blob counts is decided by the row that names it; one
+without a row is swept at the next start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+
+from ctrfs.units import MIB
+
+TEMPORARY_SUFFIX: Final = ".part"
+# Hashing runs at 1 GB/s and lets other threads go on meanwhile, but a thread hop costs 100 µs.
+_INLINE_BYTES_MAX: Final = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """Bytes on disk that will not change any more."""
+
+    name: str
+    size_bytes: int
+    digest: str
+    """blake2b of the bytes, 16 bytes long, in hex: the service's prefix of stored names."""
+
+
+class BlobStore:
+    """The directory of blobs.
+
+    Args:
+        directory: Where blobs lie; made if missing.
+        is_durable: Whether a blob must survive a power cut. False also keeps every call on
+            the calling thread, as a virtual clock does not wait for threads.
+    """
+
+    def __init__(self, directory: Path, *, is_durable: bool) -> None:
+        self.directory = directory
+        self.is_durable = is_durable
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def new(self) -> BlobWriter:
+        """Begin a blob; the caller writes, commits, and leaves the ``with`` block."""
+        return BlobWriter(self)
+
+    def path(self, name: str) -> Path:
+        """Return where the blob ``name`` lies."""
+        return self.directory / name
+
+    def copy(self, blob: Blob) -> Blob:
+        """Return a second blob of the same bytes, which can be removed on its own."""
+        name = new_name()
+        os.link(self.path(blob.name), self.path(name))
+        return Blob(name=name, size_bytes=blob.size_bytes, digest=blob.digest)
+
+    def remove(self, name: str) -> None:
+        """Forget a blob; those who have it open read on."""
+        self.path(name).unlink(missing_ok=True)
+
+    def names(self) -> set[str]:
+        """Return the names of all whole blobs."""
+        return {
+            entry.name
+            for entry in os.scandir(self.directory)
+            if not entry.name.endswith(TEMPORARY_SUFFIX)
+        }
+
+    def sweep(self, wanted: AbstractSet[str]) -> int:
+        """Remove every temporary, and every blob not in ``wanted``; return how many went."""
+        leftovers = [e.path for e in os.scandir(self.directory) if e.name not in wanted]
+        for leftover in leftovers:
+            Path(leftover).unlink()
+        return len(leftovers)
+
+
+class BlobWriter:
+    """A blob being received; leaving its ``with`` block uncommitted removes it."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._name = new_name()
+        self._temporary = store.path(self._name + TEMPORARY_SUFFIX)
+        self._fd = os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._temporary.unlink()
+
+    async def write(self, piece: bytes) -> None:
+        """Append ``piece``. Waits only once enough has gathered to be worth a thread."""
+        self._pending.append(piece)
+        self._pending_bytes += len(piece)
+        self.size_bytes += len(piece)
+        if self._pending_bytes >= _INLINE_BYTES_MAX:
+            await self._in_thread(self._drain)
+
+    async def commit(self) -> Blob:
+        """Make the blob whole and return it; it exists from here on."""
+        await self._in_thread(self._finish)
+        return Blob(name=self._name, size_bytes=self.size_bytes, digest=self._hash.hexdigest())
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        if self._store.is_durable:
+            await trio.to_thread.run_sync(work)
+        else:
+            work()
+
+    def _drain(self) -> None:
+        for piece in self._pending:
+            self._hash.update(piece)
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _finish(self) -> None:
+        self._drain()
+        if self._store.is_durable:
+            os.fsync(self._fd)
+        self._temporary.rename(self._store.path(self._name))
+        os.close(self._fd)
+        self._fd = -1
+
+
+def new_name() -> str:
+    """Return a name that no blob has."""
+    return secrets.token_hex(16)

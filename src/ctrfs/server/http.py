@@ -1,0 +1,298 @@
+"""The wire: HTTP/1.1 by h11 over a trio stream, one task a connection.
+
+Everything about a request is decided in ``application``; here are only bytes, limits and
+the faults that need the wire itself. Bodies stream both ways: no file is ever in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import h11
+import trio
+
+from ctrfs.server import bodies
+from ctrfs.server.application import Application
+from ctrfs.server.faults import Action, WireFault
+from ctrfs.server.messages import BlobPart, Request, Response, json_response
+from ctrfs.server.refusals import RefusedError
+from ctrfs.units import KIB, MIB, NS_PER_S
+
+_log = logging.getLogger(__name__)
+
+# One receive: large enough that a body costs few turns of the loop, small enough for the
+# processor's cache.
+_RECEIVE_BYTES: Final = 256 * KIB
+_SEND_BYTES: Final = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireLimits:
+    """How much and how long the wire takes."""
+
+    head_bytes_max: int = 64 * KIB
+    """Request line and headers together."""
+    idle_s: float = 300.0
+    """How long a connection may wait for its next request."""
+    stall_s: float = 120.0
+    """How long a peer may neither send nor take a byte in the middle of an exchange."""
+    unread_bytes_max: int = 8 * MIB
+    """How much of a body that nobody wanted is read, so that the answer can be seen."""
+    unread_s: float = 2.0
+
+
+class ConnectionLostError(Exception):
+    """The peer is gone, fell silent, or does not speak HTTP; nobody to answer to."""
+
+
+class _PlannedEndError(Exception):
+    """A fault asked for the connection to end here."""
+
+
+class Connection:
+    """One connection, from accept to close.
+
+    Invariant: between two requests, and only then, ``_idle`` may be cancelled.
+    """
+
+    def __init__(
+        self, stream: trio.SocketStream, application: Application, limits: WireLimits
+    ) -> None:
+        self._stream = stream
+        self._application = application
+        self._limits = limits
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes_max)
+        self._idle = trio.CancelScope()
+        self._is_ending = False
+
+    def end_when_idle(self) -> None:
+        """Close after the exchange under way; at once if there is none."""
+        self._is_ending = True
+        self._idle.cancel()
+
+    async def run(self) -> None:
+        """Answer requests until either side has enough."""
+        try:
+            async with self._stream:
+                while await self._exchange():
+                    self._http.start_next_cycle()
+                await self._linger()
+        except (ConnectionLostError, _PlannedEndError, trio.BrokenResourceError):
+            pass
+
+    async def _exchange(self) -> bool:
+        """Answer one request; return whether there can be another."""
+        try:
+            head = await self._next_head()
+        except h11.RemoteProtocolError as error:
+            await self._refuse(error)
+            return False
+        if head is None:
+            return False
+        request = Request(
+            method=head.method.decode("ascii"),
+            target=head.target.decode("latin-1"),
+            headers=list(head.headers),
+            body=self._body(),
+        )
+        try:
+            response = await self._application.answer(request)
+        except h11.RemoteProtocolError as error:
+            await self._refuse(error)
+            return False
+        except (ConnectionLostError, trio.BrokenResourceError):
+            raise
+        except Exception:  # noqa: BLE001  # a bug of ours costs one answer, not the service
+            _log.exception("%s %s failed", request.method, request.path)
+            refusal = RefusedError(
+                500,
+                "The server had an error while processing your request. Sorry about that!",
+                kind="server_error",
+            )
+            response = json_response(bodies.error_body(refusal), status=500)
+        try:
+            await self._send(response, is_head_only=request.method == "HEAD")
+        finally:
+            response.close()
+        return await self._is_reusable()
+
+    # Receiving
+
+    async def _next_head(self) -> h11.Request | None:
+        self._idle = trio.CancelScope(deadline=trio.current_time() + self._limits.idle_s)
+        with self._idle:
+            if self._is_ending:
+                return None
+            event = await self._next_event()
+            return event if isinstance(event, h11.Request) else None
+        return None
+
+    async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
+        while True:
+            event = self._http.next_event()
+            if not isinstance(event, type) or event is h11.PAUSED:
+                return event
+            received = await self._stream.receive_some(_RECEIVE_BYTES)
+            self._http.receive_data(received)
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        while True:
+            if self._http.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                await self._stream.send_all(self._http.send(go_on) or b"")
+            event: h11.Event | type[h11.PAUSED] | None = None
+            with trio.move_on_after(self._limits.stall_s):
+                event = await self._next_event()
+            match event:
+                case h11.Data():
+                    yield bytes(event.data)
+                case h11.EndOfMessage():
+                    return
+                case _:
+                    raise ConnectionLostError
+
+    async def _is_reusable(self) -> bool:
+        """Read what is left of an unwanted body, if it is little, and say what comes next."""
+        left_bytes = self._limits.unread_bytes_max
+        with trio.move_on_after(self._limits.unread_s):
+            while (
+                self._http.their_state is h11.SEND_BODY
+                and not self._http.they_are_waiting_for_100_continue
+                and left_bytes > 0
+            ):
+                event = await self._next_event()
+                left_bytes -= len(event.data) if isinstance(event, h11.Data) else 0
+        is_done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        return is_done and not self._is_ending
+
+    async def _linger(self) -> None:
+        """Let the peer see the last answer: closing with bytes unread would reset it away."""
+        if self._http.their_state in {h11.DONE, h11.CLOSED}:
+            return
+        with trio.move_on_after(self._limits.unread_s):
+            await self._stream.send_eof()
+            while await self._stream.receive_some(_RECEIVE_BYTES):
+                pass
+
+    # Sending
+
+    async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        """Answer something that is not HTTP, or has too large a head."""
+        if self._http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            raise ConnectionLostError
+        refusal = RefusedError(error.error_status_hint, str(error))
+        await self._send(
+            json_response(bodies.error_body(refusal), status=refusal.status), is_head_only=False
+        )
+
+    async def _send(self, response: Response, *, is_head_only: bool) -> None:
+        fault = response.wire_fault
+        if fault is not None and fault.action is Action.RESET:
+            self._reset()
+            raise _PlannedEndError
+        head = self._head(response, delta=0 if fault is None else fault.delta)
+        if is_head_only:
+            await self._send_all(head + (self._http.send(h11.EndOfMessage()) or b""))
+        elif fault is not None:
+            await self._send_faulty(head, response, fault)
+        elif isinstance(response.body, BlobPart):
+            await self._send_all(head)
+            await self._send_blob(response.body)
+            self._http.send(h11.EndOfMessage())
+        else:
+            body = self._http.send(h11.Data(data=response.body)) or b""
+            end = self._http.send(h11.EndOfMessage()) or b""
+            await self._send_all(head + body + end)
+
+    def _head(self, response: Response, *, delta: int) -> bytes:
+        headers = [
+            *response.headers,
+            ("Content-Length", str(max(0, response.length_bytes + delta))),
+            ("Date", formatdate(self._application.service.clock.wall_ns() / NS_PER_S, usegmt=True)),
+        ]
+        if self._is_ending:
+            headers.append(("Connection", "close"))
+        head = h11.Response(
+            status_code=response.status, headers=headers, reason=_reason(response.status)
+        )
+        return self._http.send(head) or b""
+
+    async def _send_all(self, piece: bytes) -> None:
+        with trio.move_on_after(self._limits.stall_s) as patience:
+            await self._stream.send_all(piece)
+        if patience.cancelled_caught:
+            raise ConnectionLostError
+
+    async def _send_blob(self, part: BlobPart) -> None:
+        """Let the kernel copy from the file to the socket; this program sees no byte of it."""
+        promise = _Promise(part.length_bytes)
+        self._http.send_with_data_passthrough(h11.Data(data=promise))  # type: ignore[arg-type]  # h11 allows anything with a length here
+        peer = self._stream.socket
+        offset, end = part.offset, part.offset + part.length_bytes
+        while offset < end:
+            try:
+                sent = os.sendfile(peer.fileno(), part.fd, offset, min(_SEND_BYTES, end - offset))
+            except BlockingIOError:
+                with trio.move_on_after(self._limits.stall_s) as patience:
+                    await trio.lowlevel.wait_writable(peer)
+                if patience.cancelled_caught:
+                    raise ConnectionLostError from None
+                continue
+            except OSError as error:
+                raise ConnectionLostError from error
+            if sent == 0:
+                raise ConnectionLostError
+            offset += sent
+            await trio.lowlevel.checkpoint()
+
+    async def _send_faulty(self, head: bytes, response: Response, fault: WireFault) -> None:
+        left_bytes = max(0, fault.bytes)
+        if fault.action is Action.WRONG_LENGTH:
+            left_bytes = max(0, response.length_bytes + min(0, fault.delta))
+        await self._send_all(head)
+        for piece in response.pieces():
+            await self._send_all(piece[:left_bytes])
+            left_bytes -= min(left_bytes, len(piece))
+        if fault.action is Action.STALL:
+            await self._fall_silent(fault.seconds)
+        await self._stream.send_eof()
+        raise _PlannedEndError
+
+    async def _fall_silent(self, seconds: float | None) -> None:
+        with trio.move_on_after(float("inf") if seconds is None else seconds):
+            # Ends early when the peer has had enough.
+            while await self._stream.receive_some(_RECEIVE_BYTES):
+                pass
+
+    def _reset(self) -> None:
+        # Closing with a linger of zero sends RST instead of FIN (on TCP).
+        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._stream.socket.close()
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+class _Promise:
+    """Stands for bytes that the kernel sends, so that h11 can count them.
+
+    Source: h11's documentation, "Sending large files with sendfile".
+    """
+
+    def __init__(self, length_bytes: int) -> None:
+        self._length_bytes = length_bytes
+
+    def __len__(self) -> int:
+        return self._length_bytes
