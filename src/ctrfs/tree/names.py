@@ -43,6 +43,7 @@ _CONTAINER_STAND_INS: Final = {"\0": "␀", "/": _SLASH}
 _PATH_STAND_INS: Final = {"/": _SLASH}
 _WHOLE_NAMES: Final = {"": "∅", ".": "．", "..": "．．"}
 _PREFIX: Final = re.compile(r"([0-9a-f]{32})-")
+_PREFIX_BYTES: Final = re.compile(rb"([0-9a-f]{32})-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,14 @@ def with_id(name: bytes, entry_id: str, *, whole: bool) -> bytes:
     if len(name) + len(suffix) > NAME_BYTES_MAX:
         suffix = b"~" + hashlib.blake2b(entry_id.encode(), digest_size=8).hexdigest().encode()
     return _cut_at_character(name, NAME_BYTES_MAX - len(suffix)) + suffix
+
+
+def split_prefix(name: bytes) -> tuple[str, bytes] | None:
+    """Return the hash and the rest of a full stored entry name; None for any other name."""
+    match = _PREFIX_BYTES.match(name)
+    if match is None or match.end() == len(name):
+        return None
+    return match[1].decode(), name[match.end() :]
 
 
 def has_prefix(component: str, digest: str) -> bool:

@@ -1,14 +1,14 @@
 """The entries of the tree: identity and current facts, data only.
 
-Owned and changed by ``tree.namespace.Namespace`` (names, parents, service facts) and, for the
-fields that say so, by ``fs``. Nothing here waits or sends.
+Owned and changed by ``tree.entries.EntryTree`` (names, parents, service facts) and, for times,
+modes and sizes, by ``fs``. Nothing here waits or sends.
 """
 
 from __future__ import annotations
 
 from typing import Final, NewType, TypeAlias
 
-from ctrfs.api.models import Container, ContainerFile
+from ctrfs.api.models import Container, ContainerFile, FileId
 
 InodeNumber = NewType("InodeNumber", int)
 
@@ -18,19 +18,22 @@ ROOT_INODE: Final = InodeNumber(1)
 class Root:
     """The account: its children are containers."""
 
-    __slots__ = ("children", "inode", "mtime_ns")
+    __slots__ = ("children", "inode", "mode", "mtime_ns", "name", "parent")
 
     def __init__(self, *, mtime_ns: int) -> None:
         self.inode = ROOT_INODE
+        self.parent: None = None
+        self.name = b""
+        self.mode: int | None = None
         self.mtime_ns = mtime_ns
         self.children: dict[bytes, ContainerDirectory] = {}
 
 
 class ContainerDirectory:
-    """A container. Its parent is the root, or itself the root of a one-container mount."""
+    """A container, below the root or itself the root of a one-container mount."""
 
     __slots__ = (
-        "children", "container", "inode", "is_gone", "mode", "mtime_ns", "name", "parent",
+        "children", "container", "files", "inode", "is_gone", "mode", "mtime_ns", "name", "parent",
     )  # fmt: skip
 
     def __init__(self, container: Container, *, inode: InodeNumber, mtime_ns: int) -> None:
@@ -43,6 +46,8 @@ class ContainerDirectory:
         self.is_gone = False
         """Removed here, or deleted or expired on the service."""
         self.children: dict[bytes, Directory | File] = {}
+        self.files: dict[FileId, File] = {}
+        """Every file in it that the service has confirmed, by id, at whatever depth."""
 
 
 class Directory:
@@ -58,7 +63,7 @@ class Directory:
         self.mtime_ns = mtime_ns
         self.mode: int | None = None
         self.is_local = False
-        """Made by ``mkdir`` here: stays without files until it is removed here."""
+        """Made or emptied here: stays without files until it is removed here."""
         self.children: dict[bytes, Directory | File] = {}
 
 
@@ -66,11 +71,12 @@ class File:
     """A file: one version of the service's, or bytes of ours that are on their way there.
 
     Invariant: ``remote`` is None exactly while the service has never confirmed this file.
+    Invariant: ``owner.files[remote.id] is self`` exactly while it has a name and a remote.
     """
 
     __slots__ = (
-        "digest", "inode", "is_claimed", "is_local_only", "is_removed", "mode", "mtime_ns", "name",
-        "owner", "parent", "remote", "size_bytes",
+        "digest", "former_parent", "inode", "is_claimed", "is_local_only", "is_removed", "mode",
+        "mtime_ns", "name", "owner", "parent", "remote", "replaces", "size_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +91,8 @@ class File:
         self.owner = owner
         self.parent: ContainerDirectory | Directory | None = None
         """None once the name is gone; open handles keep the file itself alive."""
+        self.former_parent: ContainerDirectory | Directory | None = None
+        """Where the name was when somebody else took it away."""
         self.name = b""
         self.remote = remote
         self.size_bytes: int | None = remote.size_bytes if remote is not None else 0
@@ -92,6 +100,8 @@ class File:
         """blake2b of ``remote``'s bytes, 32 hex digits, where known."""
         self.mtime_ns = mtime_ns
         self.mode: int | None = None
+        self.replaces: tuple[FileId, ...] = ()
+        """Ids that the user overwrote by renaming this file onto them: deleted after it is sent."""
         self.is_claimed = False
         """Has bytes of ours that the service lacks: no listing may take its name away."""
         self.is_local_only = False
@@ -103,3 +113,19 @@ class File:
 Folder: TypeAlias = ContainerDirectory | Directory
 Parent: TypeAlias = Root | ContainerDirectory | Directory
 Node: TypeAlias = Root | ContainerDirectory | Directory | File
+EntryPath: TypeAlias = tuple[bytes, ...]
+
+
+def owner_of(folder: Folder) -> ContainerDirectory:
+    """Return the container that a folder lies in; a container lies in itself."""
+    return folder if isinstance(folder, ContainerDirectory) else folder.owner
+
+
+def path_in_container(node: Folder | File) -> EntryPath:
+    """Return the names from the container down to ``node``; empty for the container."""
+    names: list[bytes] = []
+    step: Folder | File | Root | None = node
+    while isinstance(step, Directory | File):
+        names.append(step.name)
+        step = step.parent
+    return tuple(reversed(names))

@@ -1,0 +1,124 @@
+"""How old each listing is, and one fetch at a time of each.
+
+The entries themselves are kept in the tree; this says whether they may be believed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, NewType
+
+import trio
+from cachetools import TTLCache
+
+from ctrfs.clock import Clock
+from ctrfs.config import TreeConfig
+from ctrfs.errors import CtrfsError
+from ctrfs.single_flight import SingleFlight
+
+log = logging.getLogger(__name__)
+
+ListingKey = NewType("ListingKey", str)
+"""A container's id, or ``ROOT_LISTING``."""
+
+ROOT_LISTING: Final = ListingKey("")
+# After a refresh behind a reader's back has failed, the next waits this long: the readers are
+# served from what is known, and a dead server is not asked at each lookup.
+REFRESH_PAUSE_S: Final = 5.0
+
+
+class ListingCache:
+    """The age of each listing, from when it was asked for.
+
+    Invariant: a listing counts as fresh for ``ttl_s`` and as known for ``max_stale_s``.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[ListingKey], Awaitable[None]],
+        *,
+        clock: Clock,
+        config: TreeConfig,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Fetches run in ``nursery``; ``fetch`` lays what it got over the tree."""
+        self._fetch = fetch
+        self._clock = clock
+        self._ttl_s = config.ttl_s
+        self._max_stale_s = config.max_stale_s
+        self._nursery = nursery
+        self._flights: SingleFlight[ListingKey, None] = SingleFlight(self._fly, nursery=nursery)
+        self._started: TTLCache[ListingKey, float] = TTLCache(
+            maxsize=config.listings_max, ttl=config.max_stale_s, timer=clock.monotonic_s
+        )
+        self._behind: set[ListingKey] = set()
+        self._paused_until: dict[ListingKey, float] = {}
+
+    def age_s(self, key: ListingKey) -> float | None:
+        """Return how old the listing is; None when it is unknown or too old for anything."""
+        started_s = self._started.get(key)
+        return None if started_s is None else self._clock.monotonic_s() - started_s
+
+    def is_fresh(self, key: ListingKey) -> bool:
+        """Tell whether the listing answers everything without a request."""
+        age_s = self.age_s(key)
+        return age_s is not None and age_s < self._ttl_s
+
+    def is_known(self, key: ListingKey) -> bool:
+        """Tell whether an entry of the listing may still be shown without waiting."""
+        return self.age_s(key) is not None
+
+    async def freshen(self, key: ListingKey) -> None:
+        """Return once the listing is fresh; waits for a request if it is not.
+
+        Cancelling the wait leaves the request running for others.
+
+        Raises:
+            RemoteError: The service did not give the listing.
+        """
+        if not self.is_fresh(key):
+            await self._flights.get(key)
+
+    async def refetch(self, key: ListingKey) -> None:
+        """Return once a listing asked for after this call has arrived.
+
+        Raises:
+            RemoteError: The service did not give the listing.
+        """
+        if self._flights.is_under_way(key):
+            # The service may have answered that one before this call was made.
+            with suppress(CtrfsError):
+                await self._flights.get(key)
+        await self._flights.get(key)
+
+    def refresh_behind(self, key: ListingKey) -> None:
+        """Begin to fetch the listing, unless that is under way or has just failed."""
+        if key in self._behind or self._paused_until.get(key, 0.0) > self._clock.monotonic_s():
+            return
+        self._behind.add(key)
+        self._nursery.start_soon(self._refresh, key, name=f"refresh {key or 'containers'}")
+
+    def forget(self, key: ListingKey) -> None:
+        """Let the next reader fetch the listing anew."""
+        self._started.pop(key, None)
+
+    def put(self, key: ListingKey, *, started_s: float) -> None:
+        """Take note of a listing that was asked for at ``started_s``."""
+        self._started[key] = started_s
+        self._paused_until.pop(key, None)
+
+    async def _refresh(self, key: ListingKey) -> None:
+        try:
+            await self._flights.get(key)
+        except CtrfsError as error:
+            log.info("refreshing the listing of %s failed: %s", key or "containers", error)
+            self._paused_until[key] = self._clock.monotonic_s() + REFRESH_PAUSE_S
+        finally:
+            self._behind.discard(key)
+
+    async def _fly(self, key: ListingKey) -> None:
+        started_s = self._clock.monotonic_s()
+        await self._fetch(key)
+        self.put(key, started_s=started_s)

@@ -1,0 +1,299 @@
+"""Which entries exist, asked the service as seldom as docs/semantics.md allows.
+
+Reads wait only when what is known is too old to answer; changes that the service has confirmed
+are taken into the tree in one step and survive listings that lag behind them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+import trio
+
+from ctrfs.api.models import Container, ContainerFile, ContainerId, FileId, RejectedRow
+from ctrfs.api.protocol import ContainersApi
+from ctrfs.clock import Clock
+from ctrfs.config import TreeConfig
+from ctrfs.errors import (
+    ContainerExpiredError,
+    NoSuchEntryError,
+    RemoteNotFoundError,
+)
+from ctrfs.tree.entries import Change, EntryTree
+from ctrfs.tree.listings import ROOT_LISTING, ListingCache, ListingKey
+from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Node, Parent, Root, owner_of
+from ctrfs.tree.own_writes import OwnWrites
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row = TypeVar("Row", Container, ContainerFile)
+
+# A new container has been seen to answer 404 for some ten seconds.
+READY_WITHIN_S: Final = 20.0
+READY_PAUSE_S: Final = 0.5
+# How many rows of ours that a listing lacks are asked for one by one: each is a request.
+CONFIRM_MAX: Final = 8
+REJECTED_KEPT: Final = 200
+
+
+class Namespace:
+    """The entries and the freshness of what is known about them."""
+
+    def __init__(
+        self,
+        api: ContainersApi,
+        *,
+        clock: Clock,
+        config: TreeConfig,
+        tree: EntryTree,
+        nursery: trio.Nursery,
+        on_changes: Callable[[Sequence[Change]], None],
+    ) -> None:
+        """Fetches run in ``nursery``; ``on_changes`` is told what listings have changed."""
+        self._api = api
+        self._clock = clock
+        self._config = config
+        self._on_changes = on_changes
+        self._listings = ListingCache(self._fetch, clock=clock, config=config, nursery=nursery)
+        self._own_containers: OwnWrites[Container] = OwnWrites()
+        self._own_files: dict[ContainerId, OwnWrites[ContainerFile]] = {}
+        self._created_here: dict[ContainerId, float] = {}
+        self._rejected: dict[str, list[RejectedRow]] = {}
+        self.tree = tree
+
+    # -- reading ---------------------------------------------------------------------------
+
+    async def start(self, *, only: Container | None = None) -> None:
+        """Prove key and address with the one request that the first ``ls`` needs anyway.
+
+        Args:
+            only: The one container to show as the root.
+
+        Raises:
+            RemoteError: The service did not answer as it should.
+        """
+        if only is not None:
+            self.tree.become_one_container(only)
+        await self._listings.freshen(self._key(self.tree.root))
+
+    async def child(
+        self, parent: Parent, name: bytes
+    ) -> ContainerDirectory | Directory | File | None:
+        """Return the entry called ``name``, or None.
+
+        Waits only if what is known is too old: ``max_stale_s`` for an entry already known,
+        ``ttl_s`` for a name that is not.
+
+        Raises:
+            NoSuchEntryError: The container itself is gone.
+            RemoteError: The listing was needed and could not be had.
+        """
+        self._check_alive(parent)
+        key = self._key(parent)
+        found = self.tree.child(parent, name)
+        if found is not None and (_is_ours(found) or self._listings.is_known(key)):
+            if not self._listings.is_fresh(key):
+                self._listings.refresh_behind(key)
+            return found
+        if not self._listings.is_fresh(key):
+            await self._listings.freshen(key)
+            self._check_alive(parent)
+            found = self.tree.child(parent, name)
+        return found
+
+    async def children(self, parent: Parent) -> list[ContainerDirectory | Directory | File]:
+        """Return the entries of ``parent``, from a listing no older than ``ttl_s``.
+
+        Raises:
+            NoSuchEntryError: The container is gone.
+            RemoteError: The listing was needed and could not be had.
+        """
+        self._check_alive(parent)
+        await self._listings.freshen(self._key(parent))
+        self._check_alive(parent)
+        return list(parent.children.values())
+
+    async def refetch(self, node: Node) -> None:
+        """Fetch the listing that ``node`` is in now, whatever its age.
+
+        Raises:
+            RemoteError: The service did not give it.
+        """
+        await self._listings.refetch(self._key(node))
+
+    def known_timeout_s(self, node: Node) -> float:
+        """Return how long the kernel may believe in the name of ``node``."""
+        parent = node.parent if not isinstance(node, Root) else node
+        age_s = 0.0 if parent is None else self._listings.age_s(self._key(parent))
+        if age_s is None:
+            return 0.0
+        return max(0.0, min(self._config.ttl_s, self._config.max_stale_s - age_s))
+
+    def missing_timeout_s(self, parent: Parent) -> float:
+        """Return how long the kernel may believe that a name is not in ``parent``."""
+        age_s = self._listings.age_s(self._key(parent))
+        return 0.0 if age_s is None else max(0.0, self._config.ttl_s - age_s)
+
+    def rejected(self) -> list[RejectedRow]:
+        """Return the rows of current listings that could not be understood."""
+        return [row for rows in self._rejected.values() for row in rows]
+
+    # -- our own writes --------------------------------------------------------------------
+
+    def created_container(self, container: Container, name: bytes) -> ContainerDirectory:
+        """Take in a container that the service has just created for us."""
+        self._note_created(container)
+        return self.tree.new_container(container, name)
+
+    def replaced_container(
+        self, directory: ContainerDirectory, container: Container, name: bytes
+    ) -> None:
+        """Let ``directory`` stand for a new container that took the old one's place."""
+        self._own_containers.remove(directory.container.id, now_s=self._clock.monotonic_s())
+        self._note_created(container)
+        self.tree.rename_container(directory, container, name)
+
+    def removed_container(self, directory: ContainerDirectory) -> None:
+        """Hide a container that is being deleted."""
+        self._own_containers.remove(directory.container.id, now_s=self._clock.monotonic_s())
+        self._own_files.pop(directory.container.id, None)
+        self.tree.forget_container(directory)
+        self.tree.take_changes()  # the kernel asked for it and knows
+
+    def stored(self, file: File, remote: ContainerFile, *, digest: str) -> None:
+        """Bind ``file`` to what the service has just stored for it; one step, same inode."""
+        self.tree.bind(file, remote, digest=digest)
+        self._own(file.owner).add(remote, now_s=self._clock.monotonic_s())
+        self._tell_changes()
+
+    def hide(self, owner: ContainerDirectory, file_id: FileId) -> None:
+        """Hide a stored file that is being deleted, also from listings that still have it."""
+        self._own(owner).remove(file_id, now_s=self._clock.monotonic_s())
+
+    def unhide(self, owner: ContainerDirectory, file_id: FileId) -> None:
+        """Show a stored file again that could not be deleted."""
+        self._own(owner).unremove(file_id)
+
+    def changed_by_us(self) -> None:
+        """Tell the kernel of names that had to step aside for an operation of ours."""
+        self._tell_changes()
+
+    async def when_ready(self, container_id: ContainerId, call: Callable[[], Awaitable[T]]) -> T:
+        """Make ``call``, again and again while a container created here is not ready yet.
+
+        Waits at most ``READY_WITHIN_S`` after the creation.
+
+        Raises:
+            RemoteError: What ``call`` raised last.
+        """
+        while True:
+            try:
+                return await call()
+            except RemoteNotFoundError:
+                age_s = self._clock.monotonic_s() - self._created_here.get(container_id, -1e9)
+                if age_s > READY_WITHIN_S:
+                    raise
+                await trio.sleep(READY_PAUSE_S)
+
+    # -- listings --------------------------------------------------------------------------
+
+    async def _fetch(self, key: ListingKey) -> None:
+        if key == ROOT_LISTING and isinstance(self.tree.root, Root):
+            await self._fetch_containers()
+        else:
+            await self._fetch_files(ContainerId(key))
+        self._tell_changes()
+
+    async def _fetch_containers(self) -> None:
+        started_s = self._clock.monotonic_s()
+        listing = await self._api.list_containers()
+        doubtful = self._own_containers.doubtful(listing.items, started_s=started_s)
+        gone = await self._gone(doubtful, lambda row: self._api.retrieve_container(row.id))
+        rows = self._own_containers.fold(
+            listing.items, started_s=started_s, now_s=self._clock.monotonic_s(), gone=gone
+        )
+        self.tree.apply_containers(rows)
+        self._rejected[ROOT_LISTING] = list(listing.rejected)[:REJECTED_KEPT]
+
+    async def _fetch_files(self, container_id: ContainerId) -> None:
+        owner = self._owner_with(container_id)
+        started_s = self._clock.monotonic_s()
+        try:
+            listing = await self.when_ready(
+                container_id, lambda: self._api.list_files(container_id)
+            )
+        except (RemoteNotFoundError, ContainerExpiredError) as error:
+            self._lost(owner)
+            raise NoSuchEntryError(f"container {container_id} is gone: {error}") from error
+        own = self._own(owner)
+        doubtful = own.doubtful(listing.items, started_s=started_s)
+        gone = await self._gone(
+            doubtful, lambda row: self._api.retrieve_file(row.container_id, row.id)
+        )
+        rows = own.fold(
+            listing.items, started_s=started_s, now_s=self._clock.monotonic_s(), gone=gone
+        )
+        rejected = self.tree.apply_files(owner, rows)
+        self._rejected[container_id] = [*listing.rejected, *rejected][:REJECTED_KEPT]
+
+    async def _gone(
+        self, doubtful: Sequence[Row], ask: Callable[[Row], Awaitable[object]]
+    ) -> set[str]:
+        """Ask for rows of ours that a listing lacks; return the ids that are really gone."""
+        gone: set[str] = set()
+        for row in doubtful[:CONFIRM_MAX]:
+            try:
+                await ask(row)
+            except RemoteNotFoundError:
+                gone.add(row.id)
+        return gone
+
+    def _lost(self, owner: ContainerDirectory) -> None:
+        """Take note that the service no longer has a container."""
+        log.info("container %s is gone from the service", owner.container.id)
+        self.tree.forget_container(owner)
+        self._tell_changes()
+
+    def _note_created(self, container: Container) -> None:
+        now_s = self._clock.monotonic_s()
+        for container_id, created_s in list(self._created_here.items()):
+            if now_s - created_s > READY_WITHIN_S:
+                del self._created_here[container_id]
+        self._created_here[container.id] = now_s
+        self._own_containers.add(container, now_s=now_s)
+        # Nothing can be in it yet that we do not know of: its first listing costs no request.
+        self._listings.put(ListingKey(container.id), started_s=now_s)
+
+    def _own(self, owner: ContainerDirectory) -> OwnWrites[ContainerFile]:
+        return self._own_files.setdefault(owner.container.id, OwnWrites())
+
+    def _owner_with(self, container_id: ContainerId) -> ContainerDirectory:
+        owner = self.tree.container(container_id)
+        if owner is None:
+            raise NoSuchEntryError(f"container {container_id} is gone")
+        return owner
+
+    def _key(self, node: Node) -> ListingKey:
+        if isinstance(node, Root):
+            return ROOT_LISTING
+        owner = node.owner if isinstance(node, File) else owner_of(node)
+        return ListingKey(owner.container.id)
+
+    def _check_alive(self, parent: Parent) -> None:
+        if not isinstance(parent, Root) and owner_of(parent).is_gone:
+            raise NoSuchEntryError(f"container {owner_of(parent).container.id} is gone")
+
+    def _tell_changes(self) -> None:
+        changes = self.tree.take_changes()
+        if changes:
+            self._on_changes(changes)
+
+
+def _is_ours(node: ContainerDirectory | Directory | File) -> bool:
+    """Tell whether this machine alone knows of the entry, so no listing can answer for it."""
+    if isinstance(node, File):
+        return node.is_claimed or node.remote is None
+    return isinstance(node, Directory) and node.is_local

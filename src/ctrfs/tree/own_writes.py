@@ -1,0 +1,81 @@
+"""What this mount did to a listing, for as long as the service's answers may lag behind it.
+
+Rows that we created stay although an answer lacks them, and rows that we deleted stay away
+although an answer still has them, until an answer that was asked for later settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from ctrfs.api.models import Container, ContainerFile
+
+Row = TypeVar("Row", Container, ContainerFile)
+
+# A deleted row has been seen listed for minutes. After this we believe the service again:
+# the deletion may have been the no-op that has once been seen.
+REMOVED_KEPT_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Added(Generic[Row]):
+    row: Row
+    at_s: float
+
+
+class OwnWrites(Generic[Row]):
+    """Rows added and removed here, folded into each listing.
+
+    Invariant: no id is both added and removed. Not async on purpose: all of it is atomic.
+    """
+
+    def __init__(self) -> None:
+        self._added: dict[str, _Added[Row]] = {}
+        self._removed: dict[str, float] = {}
+
+    def add(self, row: Row, *, now_s: float) -> None:
+        """Remember a row that the service has confirmed to us; its id may be an old one reborn."""
+        self._removed.pop(row.id, None)
+        self._added[row.id] = _Added(row, now_s)
+
+    def remove(self, row_id: str, *, now_s: float) -> None:
+        """Hide a row that we delete."""
+        self._added.pop(row_id, None)
+        self._removed[row_id] = now_s
+
+    def unremove(self, row_id: str) -> None:
+        """Show a row again: the service refused to delete it."""
+        self._removed.pop(row_id, None)
+
+    def doubtful(self, rows: Sequence[Row], *, started_s: float) -> list[Row]:
+        """Return rows of ours that an answer asked for after their creation lacks."""
+        listed = {row.id for row in rows}
+        return [
+            added.row
+            for row_id, added in self._added.items()
+            if row_id not in listed and added.at_s < started_s
+        ]
+
+    def fold(
+        self, rows: Sequence[Row], *, started_s: float, now_s: float, gone: Collection[str]
+    ) -> list[Row]:
+        """Return ``rows`` as they are once our own writes count, ours last.
+
+        Args:
+            rows: The service's answer, oldest first.
+            started_s: When it was asked for.
+            now_s: The present.
+            gone: Ids of ours that the service, asked for each, does not know any more.
+        """
+        listed = {row.id for row in rows}
+        for row_id in list(self._added):
+            if row_id in listed or row_id in gone:
+                del self._added[row_id]
+        for row_id, removed_s in list(self._removed.items()):
+            settled = removed_s < started_s and row_id not in listed
+            if settled or now_s - removed_s > REMOVED_KEPT_S:
+                del self._removed[row_id]
+        shown = [row for row in rows if row.id not in self._removed]
+        return shown + [added.row for added in self._added.values()]
