@@ -1,0 +1,255 @@
+"""``-o opt,opt=value``: from the words of mount(8) to our frozen settings.
+
+Only ``ConfigError`` ever leaves this module, with one line that names the option.
+``docs/operations.md`` lists the options for users.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from ctrfs.config import (
+    ApiConfig,
+    ContainerDefaults,
+    ContentConfig,
+    FileSystemConfig,
+    SlashMode,
+    TreeConfig,
+)
+from ctrfs.errors import ConfigError
+from ctrfs.mount.option_values import (
+    cache_size_bytes,
+    duration_s,
+    expiry_minutes,
+    local_only_patterns,
+    memory_limit,
+    network_policy,
+    one_of,
+    parts_of,
+    path,
+    permissions,
+    printable,
+    size_bytes,
+    waiting_s,
+    whole_number,
+    write_mode,
+)
+
+T = TypeVar("T")
+
+# fstab and mount(8) pass these to every helper; they are for them, or are what we do anyway.
+_IGNORED: Final = frozenset(
+    {
+        "_netdev", "async", "atime", "auto", "defaults", "dev", "diratime", "exec", "group",
+        "lazytime", "mand", "noatime", "noauto", "nodev", "nodiratime", "noexec", "nofail",
+        "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nouser", "nousers",
+        "owner", "relatime", "strictatime", "suid", "user", "users", "default_permissions",
+    }
+)  # fmt: skip
+_IGNORED_BEGINNINGS: Final = ("x-", "X-", "comment", "user=")
+
+_FLAGS: Final = frozenset(
+    {"allow_other", "allow_root", "debug", "insecure_http", "nonempty", "ro", "rw"}
+)
+_OPPOSITES: Final = {"ro": "rw", "rw": "ro"}
+_VALUES: Final = frozenset(
+    {
+        "base_url", "cache_size", "dir_mode", "drain_timeout", "expired", "expires_after",
+        "file_mode", "gid", "key_file", "local_only", "log_file", "log_level", "max_connections",
+        "max_file_size", "max_open_files", "max_stale", "memory_limit", "network_policy",
+        "rename_dir_limit", "retries", "slashes", "spool_size", "stall_timeout", "state_dir",
+        "timeout", "ttl", "uid", "umask", "write",
+    }
+)  # fmt: skip
+_KEY_OPTIONS: Final = frozenset(
+    {"key", "api_key", "apikey", "api-key", "openai_api_key", "OPENAI_API_KEY", "token", "password"}
+)
+
+# The kernel's uid_t and gid_t; the highest value means "nobody in particular".
+_ID_MAX: Final = 2**32 - 2
+_COUNT_MAX: Final = 2**31 - 1
+# More than this is a mistake in writing, not a wish: 10 retries wait minutes.
+_RETRIES_MAX: Final = 10
+_CONNECTIONS_MAX: Final = 256
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """Everything that ``-o`` can say."""
+
+    api: ApiConfig = field(default_factory=ApiConfig)
+    """Limits only: address and key come from the source and the environment."""
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    content: ContentConfig = field(default_factory=ContentConfig)
+    files: FileSystemConfig = field(default_factory=FileSystemConfig)
+    base_url: str | None = None
+    key_file: Path | None = None
+    insecure_http: bool = False
+    allow_other: bool = False
+    allow_root: bool = False
+    nonempty: bool = False
+    state_dir: Path | None = None
+    log_file: Path | None = None
+    log_level: str = "info"
+    drain_timeout_s: float = 60.0
+    """How long the end of the mount waits for bytes that are still on their way."""
+
+
+def parse_options(texts: Iterable[str], *, uid: int, gid: int, umask: int) -> MountOptions:
+    r"""Return what the ``-o`` arguments say; the last word on an option wins.
+
+    Args:
+        texts: Each a list of options separated by commas; ``\,`` is a comma in a value.
+        uid: Owner of everything unless an option says otherwise: who mounts.
+        gid: Likewise.
+        umask: Likewise.
+
+    Raises:
+        ConfigError: An option is unknown, or its value cannot be used.
+    """
+    said = _Said()
+    for text in texts:
+        for option in parts_of(text, separator=","):
+            said.hear(option)
+    said.read("write", write_mode, "through")
+    return MountOptions(
+        api=_api(said),
+        tree=_tree(said),
+        content=_content(said),
+        files=_files(said, FileSystemConfig(uid=uid, gid=gid, umask=umask)),
+        base_url=said.read("base_url", str, None),
+        key_file=said.read("key_file", path, None),
+        insecure_http=said.has("insecure_http"),
+        allow_other=said.has("allow_other"),
+        allow_root=said.has("allow_root"),
+        nonempty=said.has("nonempty"),
+        state_dir=said.read("state_dir", path, None),
+        log_file=said.read("log_file", path, None),
+        log_level=said.read(
+            "log_level", one_of(_LOG_LEVELS), "debug" if said.has("debug") else "info"
+        ),
+        drain_timeout_s=said.read("drain_timeout", waiting_s, 60.0),
+    )
+
+
+class _Said:
+    """The options as given: which flags, and which values by name."""
+
+    def __init__(self) -> None:
+        self._flags: set[str] = set()
+        self._values: dict[str, str] = {}
+
+    def hear(self, option: str) -> None:
+        """Take in one option.
+
+        Raises:
+            ConfigError: There is no such option, or it is refused.
+        """
+        name, has_value, value = option.partition("=")
+        if name in _IGNORED or option.startswith(_IGNORED_BEGINNINGS) or not option:
+            return
+        if name in _KEY_OPTIONS:
+            raise ConfigError(
+                f"option {name} is refused: a key in an option shows in the process list and "
+                "the mount table; set OPENAI_API_KEY, or use -o key_file=FILE"
+            )
+        if name in _FLAGS:
+            if has_value:
+                raise ConfigError(f"option {name} takes no value")
+            self._flags.add(name)
+            self._flags.discard(_OPPOSITES.get(name, ""))
+        elif name in _VALUES:
+            if not value:
+                raise ConfigError(f"option {name} needs a value: {name}=…")
+            self._values[name] = value
+        else:
+            raise ConfigError(f"unknown option {printable(name)}{_suggestion(name)}")
+
+    def has(self, name: str) -> bool:
+        return name in self._flags
+
+    def read(self, name: str, convert: Callable[[str], T], usual: T) -> T:
+        """Return the value of an option, or the usual one where nothing was said.
+
+        Raises:
+            ConfigError: The value cannot be used.
+        """
+        if name not in self._values:
+            return usual
+        try:
+            return convert(self._values[name])
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"option {name}: {error}") from error
+
+
+def _api(said: _Said) -> ApiConfig:
+    usual = ApiConfig()
+    return ApiConfig(
+        metadata_timeout_s=said.read("timeout", waiting_s, usual.metadata_timeout_s),
+        stall_timeout_s=said.read("stall_timeout", waiting_s, usual.stall_timeout_s),
+        connections_max=said.read(
+            "max_connections", whole_number(1, _CONNECTIONS_MAX), usual.connections_max
+        ),
+        retries_max=said.read("retries", whole_number(0, _RETRIES_MAX), usual.retries_max),
+    )
+
+
+def _tree(said: _Said) -> TreeConfig:
+    usual = TreeConfig()
+    ttl_s = said.read("ttl", duration_s, usual.ttl_s)
+    return TreeConfig(
+        ttl_s=ttl_s,
+        # Who asks for a long ttl alone does not have to know of the second limit.
+        max_stale_s=said.read("max_stale", duration_s, max(usual.max_stale_s, ttl_s)),
+        show_expired=said.read("expired", one_of(("show", "hide")), "hide") == "show",
+        slash_mode=SlashMode(
+            said.read("slashes", one_of([mode.value for mode in SlashMode]), usual.slash_mode.value)
+        ),
+    )
+
+
+def _content(said: _Said) -> ContentConfig:
+    usual = ContentConfig()
+    return ContentConfig(
+        spool_bytes_max=said.read("spool_size", size_bytes, usual.spool_bytes_max),
+        cache_bytes_max=said.read("cache_size", cache_size_bytes, usual.cache_bytes_max),
+        file_bytes_max=said.read("max_file_size", size_bytes, usual.file_bytes_max),
+        stall_timeout_s=said.read("stall_timeout", waiting_s, usual.stall_timeout_s),
+        download_retries_max=said.read(
+            "retries", whole_number(0, _RETRIES_MAX), usual.download_retries_max
+        ),
+    )
+
+
+def _files(said: _Said, usual: FileSystemConfig) -> FileSystemConfig:
+    return FileSystemConfig(
+        uid=said.read("uid", whole_number(0, _ID_MAX), usual.uid),
+        gid=said.read("gid", whole_number(0, _ID_MAX), usual.gid),
+        umask=said.read("umask", permissions, usual.umask),
+        file_mode=said.read("file_mode", permissions, usual.file_mode),
+        directory_mode=said.read("dir_mode", permissions, usual.directory_mode),
+        read_only=said.has("ro"),
+        local_only=said.read("local_only", local_only_patterns, usual.local_only),
+        rename_dir_limit=said.read(
+            "rename_dir_limit", whole_number(0, _COUNT_MAX), usual.rename_dir_limit
+        ),
+        open_files_max=said.read(
+            "max_open_files", whole_number(1, _COUNT_MAX), usual.open_files_max
+        ),
+        defaults=ContainerDefaults(
+            memory_limit=said.read("memory_limit", memory_limit, None),
+            expires_after_minutes=said.read("expires_after", expiry_minutes, None),
+            network_policy=said.read("network_policy", network_policy, None),
+        ),
+    )
+
+
+def _suggestion(name: str) -> str:
+    # Only the start: comparing is quadratic, and no option is longer.
+    near = difflib.get_close_matches(name[:40], sorted(_FLAGS | _VALUES), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,38 @@
+"""Where things of this user lie: state, logs, the local service's data. XDG, mode 0700."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from ctrfs.errors import ConfigError
+
+_NAME: Final = "ctrfs"
+
+
+def state_base() -> Path:
+    """Return the directory below which each source has its state."""
+    return platformdirs.user_state_path(_NAME)
+
+
+def local_data_directory() -> Path:
+    """Return where the service of ``local:`` keeps its data."""
+    return platformdirs.user_data_path(_NAME) / "service"
+
+
+def make_private_directory(path: Path) -> Path:
+    """Make sure that ``path`` is a directory; a new one is for this user alone.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the directory {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"no permission to write in {path}")
+    return path

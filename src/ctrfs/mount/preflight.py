@@ -1,0 +1,165 @@
+"""What can be known to go wrong before the kernel is asked, each in one line for the user."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from ctrfs.errors import MountError
+from ctrfs.mount.mountinfo import Mount, is_dead, mount_at
+
+FUSE_DEVICE: Final = Path("/dev/fuse")
+FUSE_CONFIG: Final = Path("/etc/fuse.conf")
+FUSERMOUNT: Final = "fusermount3"
+_UNMOUNT_TIMEOUT_S: Final = 15.0
+
+
+def resolve_mountpoint(text: str) -> Path:
+    """Return the mount point as the mount table will name it: absolute, without links.
+
+    A dead mount at the end of the path is not touched, so this works on one.
+    """
+    given = Path(os.path.abspath(Path(text)))  # noqa: PTH100  # the last part stays as it is
+    try:
+        parent = given.parent.resolve(strict=True)
+    except OSError as error:
+        raise MountError(f"mount point {text}: {_reason(error)}") from error
+    whole = parent / given.name
+    if whole.is_symlink():
+        return whole.resolve()
+    return whole
+
+
+def prepare_mountpoint(mountpoint: Path, *, nonempty: bool) -> None:
+    """Make sure that ``mountpoint`` can be mounted on; clear a dead mount of ours first.
+
+    Raises:
+        MountError: It cannot; the text is for the user.
+    """
+    mount = mount_at(mountpoint)
+    if mount is not None and mount.is_ours:
+        if not is_dead(mount):
+            raise MountError(f"{mountpoint} is already mounted ({mount.source})")
+        unmount(mountpoint, lazily=True)
+    elif mount is not None and is_dead(mount):
+        raise MountError(
+            f"{mountpoint} holds a dead {mount.file_system_type} mount: unmount it first"
+        )
+    _check_directory(mountpoint, nonempty=nonempty)
+
+
+def check_fuse(*, allow_other: bool) -> None:
+    """Make sure that this user can mount a FUSE file system here.
+
+    Raises:
+        MountError: Something is missing; the text says what to do.
+    """
+    problem = fuse_problem() or (allow_other_problem() if allow_other else None)
+    if problem is not None:
+        raise MountError(problem)
+
+
+def fuse_problem() -> str | None:
+    """Return what keeps this user from mounting, or None."""
+    if not FUSE_DEVICE.exists():
+        return (
+            f"no {FUSE_DEVICE}: load the kernel module (modprobe fuse), or start the container "
+            "with --device /dev/fuse --cap-add SYS_ADMIN"
+        )
+    if os.geteuid() == 0:
+        # Root opens the device itself; others leave it to fusermount3, which is set-uid.
+        if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
+            return f"no permission to use {FUSE_DEVICE}"
+        return None
+    if shutil.which(FUSERMOUNT) is None:
+        return f"no {FUSERMOUNT}: install fuse3"
+    return None
+
+
+def allow_other_problem() -> str | None:
+    """Return why ``allow_other`` cannot be used by this user, or None."""
+    if os.geteuid() == 0:
+        return None
+    try:
+        lines = FUSE_CONFIG.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    if any(line.strip() == "user_allow_other" for line in lines):
+        return None
+    return f"allow_other needs the line user_allow_other in {FUSE_CONFIG}"
+
+
+def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
+    """Unmount through the system's own tool.
+
+    Args:
+        mountpoint: Where.
+        lazily: Also if it is in use, or if nobody answers for it any more.
+
+    Raises:
+        MountError: It stays mounted; the text says why.
+    """
+    if os.geteuid() == 0 and shutil.which("umount") is not None:
+        # Without helpers: one of ours may be what called us.
+        command = ["umount", "-i", *(["-l"] if lazily else [])]
+    else:
+        command = [FUSERMOUNT, "-u", *(["-z"] if lazily else [])]
+    try:
+        done = subprocess.run(  # noqa: S603  # fixed words and a path
+            [*command, "--", str(mountpoint)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_UNMOUNT_TIMEOUT_S,
+        )
+    except FileNotFoundError as error:
+        raise MountError(f"no {command[0]}: install fuse3 or util-linux") from error
+    except subprocess.TimeoutExpired as error:
+        raise MountError(f"{command[0]} {mountpoint} does not come back") from error
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        reason = words[-1].strip() if words else f"{command[0]} ended with {done.returncode}"
+        if "busy" in reason:
+            reason = "in use by a program; end it, or change its working directory"
+        raise MountError(f"cannot unmount {mountpoint}: {reason}")
+
+
+def our_mount(mountpoint: Path) -> Mount:
+    """Return the mount of ours at ``mountpoint``.
+
+    Raises:
+        MountError: There is none.
+    """
+    mount = mount_at(mountpoint)
+    if mount is None:
+        raise MountError(f"{mountpoint} is not mounted")
+    if not mount.is_ours:
+        raise MountError(f"{mountpoint} is a {mount.file_system_type} mount, not one of ctrfs")
+    return mount
+
+
+def _check_directory(mountpoint: Path, *, nonempty: bool) -> None:
+    try:
+        facts = mountpoint.stat()
+        if not stat.S_ISDIR(facts.st_mode):
+            raise MountError(f"mount point {mountpoint} is not a directory")
+        if not nonempty and any(mountpoint.iterdir()):
+            raise MountError(
+                f"mount point {mountpoint} is not empty; its files would be hidden while mounted "
+                "(allow it with -o nonempty)"
+            )
+    except OSError as error:
+        raise MountError(f"mount point {mountpoint}: {_reason(error)}") from error
+    if os.geteuid() != 0 and not os.access(mountpoint, os.W_OK):
+        raise MountError(f"mount point {mountpoint}: no permission to write there")
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "no such directory; create it first"
+    return (error.strerror or str(error)).lower()

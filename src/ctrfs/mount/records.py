@@ -1,0 +1,129 @@
+"""Which process serves which mount point: how ``ctrfs umount`` finds whom to wait for.
+
+A record is written when the mount is ready. Its daemon adds, as its last act, whether all
+bytes were sent; ``ctrfs umount`` reads that and takes the record away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import select
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_DIRECTORY: Final = "mounts"
+# Where in /proc/PID/stat, counted behind the command name, the start time stands.
+# Source: proc_pid_stat(5), field 22, of which the command name is the second.
+_START_FIELD: Final = 19
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountRecord:
+    """What is known of one mount."""
+
+    mountpoint: str
+    source: str
+    pid: int
+    started_ticks: int
+    """With the pid, names one process for good: pids are used again."""
+    state_path: str
+    log_file: str
+    has_ended: bool = False
+    unsent_files: int = 0
+    """After the end: files whose bytes still wait in ``state_path``."""
+
+
+class MountRecords:
+    """The records below one directory, a file for each mount point."""
+
+    def __init__(self, base: Path) -> None:
+        self._directory = base / _DIRECTORY
+
+    def write(self, record: MountRecord) -> None:
+        """Store ``record`` in place of an older one of its mount point."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(record.mountpoint)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(asdict(record)), "utf-8", errors="surrogateescape")
+        draft.replace(path)
+
+    def read(self, mountpoint: Path) -> MountRecord | None:
+        """Return what is stored for ``mountpoint``, or None; what cannot be read counts as none."""
+        try:
+            text = self._path(str(mountpoint)).read_text("utf-8", errors="surrogateescape")
+            return _record_from(json.loads(text))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def remove(self, mountpoint: Path) -> None:
+        """Forget ``mountpoint``."""
+        self._path(str(mountpoint)).unlink(missing_ok=True)
+
+    def _path(self, mountpoint: str) -> Path:
+        digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=16).hexdigest()
+        return self._directory / f"{digest}.json"
+
+
+def record_of_this_process(
+    *, mountpoint: Path, source: str, state_path: Path, log_file: Path | None
+) -> MountRecord:
+    """Return the record of a mount that this process serves."""
+    return MountRecord(
+        mountpoint=str(mountpoint),
+        source=source,
+        pid=os.getpid(),
+        started_ticks=_started_ticks(os.getpid()) or 0,
+        state_path=str(state_path),
+        log_file=str(log_file or ""),
+    )
+
+
+def ended(record: MountRecord, *, unsent_files: int) -> MountRecord:
+    """Return ``record`` with how its mount ended."""
+    return replace(record, has_ended=True, unsent_files=unsent_files)
+
+
+def wait_for_end(record: MountRecord, *, timeout_s: float) -> bool:
+    """Block until the process of ``record`` has ended; return False if it has not in time."""
+    try:
+        fd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # Looked at after the descriptor stands for the process: no other can take its place now.
+        if _started_ticks(record.pid) != record.started_ticks:
+            return True
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
+    finally:
+        os.close(fd)
+
+
+def _started_ticks(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except OSError:
+        return None
+    # The command name may hold spaces and parentheses; the last one closes it.
+    return int(text.rpartition(")")[2].split()[_START_FIELD])
+
+
+def _record_from(values: dict[str, object]) -> MountRecord:
+    numbers = {name: int(str(values[name])) for name in ("pid", "started_ticks", "unsent_files")}
+    return MountRecord(
+        mountpoint=str(values["mountpoint"]),
+        source=str(values["source"]),
+        state_path=str(values["state_path"]),
+        log_file=str(values["log_file"]),
+        has_ended=values["has_ended"] is True,
+        pid=numbers["pid"],
+        started_ticks=numbers["started_ticks"],
+        unsent_files=numbers["unsent_files"],
+    )

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ctrfs.mount.records import (
+    MountRecords,
+    ended,
+    record_of_this_process,
+    wait_for_end,
+)
+
+MOUNTPOINT = Path("/mnt/some where")
+RECORD = record_of_this_process(
+    mountpoint=MOUNTPOINT, source="openai:", state_path=Path("/s"), log_file=None
+)
+
+
+def test_a_record_is_found_by_its_mount_point(tmp_path: Path) -> None:
+    records = MountRecords(tmp_path / "new")
+    records.write(RECORD)
+
+    assert records.read(MOUNTPOINT) == RECORD
+    assert records.read(Path("/mnt/other")) is None
+
+
+def test_a_daemon_adds_how_it_ended(tmp_path: Path) -> None:
+    records = MountRecords(tmp_path)
+    records.write(RECORD)
+
+    records.write(ended(RECORD, unsent_files=3))
+
+    found = records.read(MOUNTPOINT)
+    assert found is not None
+    assert found.has_ended
+    assert found.unsent_files == 3
+
+
+def test_a_record_that_makes_no_sense_counts_as_none(tmp_path: Path) -> None:
+    records = MountRecords(tmp_path)
+    records.write(RECORD)
+    [path] = (tmp_path / "mounts").iterdir()
+
+    for rubbish in ("", "[]", "{}", '{"pid": "x"}'):
+        path.write_text(rubbish)
+        assert records.read(MOUNTPOINT) is None
+
+
+def test_a_removed_record_is_gone_and_may_be_removed_again(tmp_path: Path) -> None:
+    records = MountRecords(tmp_path)
+    records.write(RECORD)
+
+    records.remove(MOUNTPOINT)
+    records.remove(MOUNTPOINT)
+
+    assert records.read(MOUNTPOINT) is None
+
+
+def test_waiting_for_a_living_process_ends_at_the_deadline() -> None:
+    assert not wait_for_end(RECORD, timeout_s=0.05)
+
+
+def test_waiting_for_a_process_that_ends_returns_at_once() -> None:
+    program = (
+        "from pathlib import Path; from ctrfs.mount.records import *;"
+        "r = record_of_this_process(mountpoint=Path('/m'), source='', state_path=Path('/s'),"
+        " log_file=None); print(r.pid, r.started_ticks, flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid, ticks = process.stdout.readline().split()
+
+        assert wait_for_end(replace(RECORD, pid=int(pid), started_ticks=int(ticks)), timeout_s=20)
+
+
+def test_another_process_under_the_same_number_is_not_waited_for() -> None:
+    assert wait_for_end(replace(RECORD, started_ticks=1), timeout_s=20)
