@@ -37,7 +37,7 @@ from ctrfs.api.paging import PAGE_LIMIT, walk
 from ctrfs.api.protocol import ContainersApi, UploadBody
 from ctrfs.api.redaction import Redactor
 from ctrfs.api.retry import Attempts, Plan, Repeat, Retrier
-from ctrfs.api.session import Call, Session, TransportFactory, read_body
+from ctrfs.api.session import Call, Session, TransportFactory
 from ctrfs.clock import Clock
 from ctrfs.config import ApiConfig
 
@@ -215,9 +215,9 @@ class ContainersClient(ContainersApi):
         async with AsyncExitStack() as stack:
 
             async def attempt(attempts: Attempts) -> HttpContentStream:
-                response = await stack.enter_async_context(self._session.exchange(call, attempts))
+                answer = await stack.enter_async_context(self._session.exchange(call, attempts))
                 return content_stream(
-                    response,
+                    answer,
                     offset=offset,
                     stall_timeout_s=self._config.stall_timeout_s,
                     redactor=self._redactor,
@@ -285,15 +285,15 @@ class ContainersClient(ContainersApi):
         return await self._retrier.run(attempt, plan=plan)
 
     async def _exchange(self, call: Call, attempts: Attempts) -> bytes:
-        async with self._session.exchange(call, attempts) as response:
+        async with self._session.exchange(call, attempts) as answer:
             try:
-                body = await read_body(response, bytes_max=self._config.json_bytes_max)
+                body = await answer.read(bytes_max=self._config.json_bytes_max)
             except errors.RemoteProtocolError as error:
                 raise AttemptFailedError(_unreadable(error)) from error
         status = error_status_in(body)
         if status is not None:
             raise AttemptFailedError(
-                failure_from_answer(status, response.headers, body, redactor=self._redactor)
+                failure_from_answer(status, answer.headers, body, redactor=self._redactor)
             )
         return body
 

@@ -50,9 +50,9 @@ class MultipartBody:
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self.length_bytes = len(self._head) + body.size_bytes + len(self._tail)
 
-    def stream(self) -> httpx.AsyncByteStream:
+    def stream(self) -> PieceStream:
         """Return a new pass over the whole body."""
-        return _PieceStream(self._pieces)
+        return PieceStream(self._pieces)
 
     def _pieces(self) -> Iterator[bytes]:
         yield self._head
@@ -77,7 +77,9 @@ def encoded_filename(name: str) -> bytes:
     return _TO_ESCAPE.sub(lambda match: _FILENAME_ESCAPES[match[0]], name).encode()
 
 
-class _PieceStream(httpx.AsyncByteStream):
+class PieceStream(httpx.AsyncByteStream):
+    """The body of a request, a new pass over it each time it is iterated."""
+
     def __init__(self, pieces: Callable[[], Iterator[bytes]]) -> None:
         self._pieces = pieces
 

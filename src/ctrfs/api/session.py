@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -25,7 +25,7 @@ from ctrfs.api.failures import (
     failure_from_answer,
     failure_from_exception,
 )
-from ctrfs.api.multipart import MultipartBody
+from ctrfs.api.multipart import MultipartBody, PieceStream
 from ctrfs.api.redaction import Redactor
 from ctrfs.api.retry import Attempts
 from ctrfs.clock import Clock
@@ -95,9 +95,15 @@ class Session:
         self._clock = clock
         self._redactor = redactor
         self._base_url = _base_url(config.base_url)
+        self._headers = _headers(config)
+        self._timeout = httpx.Timeout(
+            connect=config.connect_timeout_s,
+            read=config.stall_timeout_s,
+            write=config.stall_timeout_s,
+            pool=None,
+        )
         self._connections = _Connections(
             config,
-            headers=_headers(config),
             needs_tls=self._base_url.scheme == "https",
             transport_factory=transport_factory,
         )
@@ -126,7 +132,7 @@ class Session:
         return self._base_url.copy_with(raw_path=raw_path + (b"?" + queries if queries else b""))
 
     @asynccontextmanager
-    async def exchange(self, call: Call, attempts: Attempts) -> AsyncIterator[httpx.Response]:
+    async def exchange(self, call: Call, attempts: Attempts) -> AsyncIterator[Answer]:
         """Send ``call`` once; inside the block its answer, a success, can be read.
 
         Waits for a free connection and for the head of the answer. Leaving the block before
@@ -140,14 +146,14 @@ class Session:
         async with self._connections.lease(is_transfer=call.is_transfer) as connection:
             report = _Report(started_s=self._clock.monotonic_s())
             try:
-                request = _request(connection.client, call, url, attempts)
+                request = self._request(call, url, attempts)
                 attempts.was_sent = True
                 response = await connection.client.send(request, stream=True)
                 report.answered(response)
-                if not response.is_success:
-                    await self._refuse(response)
-                yield response
-                connection.is_reusable = response.is_closed
+                async with _reading(response, connection) as answer:
+                    if not response.is_success:
+                        await self._refuse(answer)
+                    yield answer
             except httpx.HTTPError as error:
                 failure = failure_from_exception(
                     error, redactor=self._redactor, was_sent=attempts.was_sent
@@ -155,7 +161,6 @@ class Session:
                 report.outcome = f"{type(failure.error).__name__}: {failure.error}"
                 raise AttemptFailedError(failure) from error
             except AttemptFailedError as error:
-                connection.is_reusable = report.is_closed()
                 report.outcome = f"{type(error.failure.error).__name__}: {error}"
                 raise
             except BaseException as error:
@@ -165,25 +170,53 @@ class Session:
             finally:
                 self._log(call, report)
 
-    async def _refuse(self, response: httpx.Response) -> None:
+    async def _refuse(self, answer: Answer) -> NoReturn:
         body = bytearray()
         try:
-            async with aclosing(generator(response.aiter_bytes())) as pieces:
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > ERROR_BODY_BYTES_MAX:
-                        break
+            while len(body) < ERROR_BODY_BYTES_MAX and (piece := await answer.next_piece()):
+                body += piece
         except httpx.HTTPError as error:
             # A server that refuses an upload early may cut the line behind its answer. The
             # status alone says enough.
             self._redactor.exception(error)
         raise AttemptFailedError(
             failure_from_answer(
-                response.status_code,
-                response.headers,
+                answer.status,
+                answer.headers,
                 bytes(body[:ERROR_BODY_BYTES_MAX]),
                 redactor=self._redactor,
             )
+        )
+
+    def _request(self, call: Call, url: httpx.URL, attempts: Attempts) -> httpx.Request:
+        # Written out, as httpx's own way wraps every body in an async generator, which a
+        # broken connection then leaves unfinished; trio complains about those.
+        headers = {"Host": url.netloc.decode("ascii"), **self._headers, **dict(call.headers)}
+        body = PieceStream(lambda: iter(()))
+        if call.upload is not None:
+            headers["Content-Type"] = call.upload.content_type
+            headers["Content-Length"] = str(call.upload.length_bytes)
+            body = call.upload.stream()
+        elif call.json is not None:
+            json = call.json
+            headers["Content-Type"] = "application/json"
+            headers["Content-Length"] = str(len(json))
+            body = PieceStream(lambda: iter((json,)))
+
+        async def trace(event: str, _details: object) -> None:
+            # Until the line stands, nothing has left this machine. A transport that does not
+            # trace counts as having sent at once.
+            if event.endswith((".connect_tcp.started", ".connect_unix_socket.started")):
+                attempts.was_sent = False
+            elif event.endswith(".send_request_headers.started"):
+                attempts.was_sent = True
+
+        return httpx.Request(
+            call.method,
+            url,
+            headers=headers,
+            stream=body,
+            extensions={"timeout": self._timeout.as_dict(), "trace": trace},
         )
 
     def _log(self, call: Call, report: _Report) -> None:
@@ -206,15 +239,10 @@ class _Report:
         self.status: int | None = None
         self.request_id: str | None = None
         self.outcome = ""
-        self._response: httpx.Response | None = None
 
     def answered(self, response: httpx.Response) -> None:
-        self._response = response
         self.status = response.status_code
         self.request_id = response.headers.get("x-request-id")
-
-    def is_closed(self) -> bool:
-        return self._response is not None and self._response.is_closed
 
 
 class _Connection:
@@ -236,7 +264,6 @@ class _Connections:
         self,
         config: ApiConfig,
         *,
-        headers: Mapping[str, str],
         needs_tls: bool,
         transport_factory: TransportFactory | None,
     ) -> None:
@@ -244,7 +271,6 @@ class _Connections:
         if count < 1:
             raise errors.ConfigError("connections must be at least 1")
         self._config = config
-        self._headers = headers
         self._transport_factory = transport_factory
         self._idle: list[httpx.AsyncClient] = []
         self._all = trio.CapacityLimiter(count)
@@ -256,12 +282,6 @@ class _Connections:
             httpx.create_ssl_context()
             if needs_tls and is_remote
             else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        )
-        self._timeout = httpx.Timeout(
-            connect=config.connect_timeout_s,
-            read=config.stall_timeout_s,
-            write=config.stall_timeout_s,
-            pool=None,
         )
 
     @asynccontextmanager
@@ -308,64 +328,79 @@ class _Connections:
             transport=transport,
             verify=self._tls,
             limits=limits,
-            timeout=self._timeout,
-            headers=self._headers,
             follow_redirects=False,
         )
 
 
-async def read_body(response: httpx.Response, *, bytes_max: int) -> bytes:
-    """Return the whole body.
+class Answer:
+    """One answer, its body still on the way.
 
-    Raises:
-        RemoteProtocolError: It has more than ``bytes_max``.
-        httpx.HTTPError: The connection broke.
+    Attributes:
+        status: The HTTP status.
+        headers: Looked up without regard to case.
+        is_ended: Whether the body has been read to its end.
     """
-    body = bytearray()
-    async with aclosing(generator(response.aiter_bytes())) as pieces:
-        async for piece in pieces:
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.is_ended = False
+        is_encoded = "content-encoding" in response.headers
+        self._source = response.aiter_bytes() if is_encoded else response.aiter_raw()
+
+    async def next_piece(self) -> bytes | None:
+        """Return the next bytes of the body as they come, never empty; None at its end.
+
+        Raises:
+            httpx.HTTPError: The connection broke.
+        """
+        async for piece in self._source:
+            if piece:
+                return piece
+        self.is_ended = True
+        return None
+
+    async def read(self, *, bytes_max: int) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            RemoteProtocolError: It has more than ``bytes_max``.
+            httpx.HTTPError: The connection broke.
+        """
+        body = bytearray()
+        while piece := await self.next_piece():
             body += piece
             if len(body) > bytes_max:
                 raise errors.RemoteProtocolError(f"an answer has more than {bytes_max} bytes")
-    return bytes(body)
+        return bytes(body)
+
+    async def run_dry(self) -> None:
+        """Drive what is left of the body to its end, which a closed connection brings at once.
+
+        httpx reads through several async generators, one in another. Each must come to its
+        end, or trio complains when the garbage collector finds it.
+        """
+        with suppress(httpx.HTTPError, httpx.StreamError):
+            while await self.next_piece():
+                pass
 
 
-def generator(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Return ``pieces`` as the generator that httpx makes but does not declare."""
-    if not isinstance(pieces, AsyncGenerator):
-        raise TypeError("httpx gave an iterator that cannot be closed")
-    return pieces
+@asynccontextmanager
+async def _reading(response: httpx.Response, connection: _Connection) -> AsyncIterator[Answer]:
+    answer = Answer(response)
+    try:
+        yield answer
+    finally:
+        connection.is_reusable = answer.is_ended
+        if not answer.is_ended:
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await response.aclose()
+                await answer.run_dry()
 
 
 async def _close(client: httpx.AsyncClient) -> None:
     with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
         await client.aclose()
-
-
-def _request(
-    client: httpx.AsyncClient, call: Call, url: httpx.URL, attempts: Attempts
-) -> httpx.Request:
-    headers = dict(call.headers)
-    content: bytes | httpx.AsyncByteStream | None = None
-    if call.upload is not None:
-        headers["Content-Type"] = call.upload.content_type
-        headers["Content-Length"] = str(call.upload.length_bytes)
-        content = call.upload.stream()
-    elif call.json is not None:
-        headers["Content-Type"] = "application/json"
-        content = call.json
-
-    async def trace(event: str, _details: object) -> None:
-        # Until the line stands, nothing has left this machine. A transport that does not
-        # trace counts as having sent at once.
-        if event.endswith((".connect_tcp.started", ".connect_unix_socket.started")):
-            attempts.was_sent = False
-        elif event.endswith(".send_request_headers.started"):
-            attempts.was_sent = True
-
-    return client.build_request(
-        call.method, url, headers=headers, content=content, extensions={"trace": trace}
-    )
 
 
 def _base_url(text: str) -> httpx.URL:
