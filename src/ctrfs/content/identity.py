@@ -1,0 +1,40 @@
+"""Which bytes: one version of one service file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from ctrfs.api.models import ContainerId, FileId
+
+# Source: the service's own choice for the prefix of uploaded names; docs/api-notes.md.
+DIGEST_BYTES: Final = 16
+
+CacheKey: TypeAlias = tuple[ContainerId, FileId, int | None, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentIdentity:
+    """One version of a file, as the service's listing names it.
+
+    Service files never change in place, so equal ids mean equal bytes; length and time are
+    there for servers that keep an id across an overwrite.
+    """
+
+    container_id: ContainerId
+    file_id: FileId
+    size_bytes: int | None
+    created_at_s: int
+    digest: str | None
+    """blake2b of the bytes in 32 hex digits, where it is known beforehand."""
+
+    @property
+    def key(self) -> CacheKey:
+        """What a copy of these bytes is found by again; the digest says nothing more."""
+        return (self.container_id, self.file_id, self.size_bytes, self.created_at_s)
+
+
+def new_hasher() -> hashlib.blake2b:
+    """Return the beginning of a digest; its ``hexdigest`` is what ``ContentIdentity`` holds."""
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)

@@ -1,0 +1,430 @@
+"""The local bytes of one file, shared by every handle on its inode.
+
+    CLEAN    the bytes are those of ``identity``, whether here already or not
+    DIRTY    changed here; the service lacks them
+    SENDING  an upload reads them; they hold still
+    FAILED   the service lacks them, and the last attempt to send them failed
+
+Reading is allowed in every state. A change waits while the file is SENDING.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ctrfs.api.protocol import ContainersApi, UploadBody
+from ctrfs.clock import Clock
+from ctrfs.config import ContentConfig
+from ctrfs.content.download import Download, StartSoon
+from ctrfs.content.identity import ContentIdentity, new_hasher
+from ctrfs.disk.spool import SpoolDirectory, SpoolFile
+from ctrfs.errors import BadHandleError, CtrfsError, RemoteTooLargeError, ShuttingDownError
+from ctrfs.tree.nodes import InodeNumber
+from ctrfs.units import MIB
+
+# blake2b makes 1 GB/s here: a MiB takes 1 ms, which nobody feels; a hop to a thread takes 0.1.
+HASH_INLINE_MAX: Final = 1 * MIB
+
+
+class FileState(enum.Enum):
+    """Who has the newest bytes of a file."""
+
+    CLEAN = "clean"
+    DIRTY = "dirty"
+    SENDING = "sending"
+    FAILED = "failed"
+
+
+TRANSITIONS: Final[Mapping[FileState, frozenset[FileState]]] = {
+    FileState.CLEAN: frozenset({FileState.DIRTY, FileState.SENDING}),
+    FileState.DIRTY: frozenset({FileState.SENDING}),
+    # Back to DIRTY, or to FAILED, when an upload is given up without a verdict.
+    FileState.SENDING: frozenset({FileState.CLEAN, FileState.DIRTY, FileState.FAILED}),
+    FileState.FAILED: frozenset({FileState.DIRTY, FileState.SENDING}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """The bytes of a file while they hold still for an upload.
+
+    Attributes:
+        size_bytes: How many.
+        digest: Their blake2b, 32 hex digits.
+        body: Gives them, only inside the ``sending`` block that this came from.
+        settle: To be told what the bytes are called on the service, once it has them.
+    """
+
+    size_bytes: int
+    digest: str
+    body: UploadBody
+    settle: Callable[[ContentIdentity], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every open file needs of the outside; one record for all."""
+
+    api: ContainersApi
+    clock: Clock
+    config: ContentConfig
+    spool: SpoolDirectory
+    start_soon: StartSoon
+    on_idle: Callable[[OpenFile], None]
+    """Called when a file has stopped to be unsent, or to be resident."""
+
+
+class OpenFile:
+    """The state machine of one file's bytes.
+
+    Owner: ``ContentStore``, which alone counts references and ends it.
+
+    Attributes:
+        inode: Whose bytes these are.
+        identity: The service's version that the bytes are, or were made from; None for a file
+            that the service has never had.
+        last_error: Why the last attempt to send failed; None after a success.
+        dirty_since_ns: When the first change was made that the service lacks.
+        references: How many holders there are; changed by the store only.
+
+    Invariant: a file that is not CLEAN is complete. A file without identity is never CLEAN.
+    ``_digest``, where known, is that of the present bytes.
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        inode: InodeNumber,
+        *,
+        identity: ContentIdentity | None,
+        spool_file: SpoolFile | None,
+    ) -> None:
+        """Take the bytes in ``spool_file`` for complete; without one they are on the service."""
+        self._surroundings = surroundings
+        self._spool_file = spool_file
+        self._download: Download | None = None
+        self._is_complete = spool_file is not None or (
+            identity is not None and identity.size_bytes == 0
+        )
+        self._complete_size_bytes = spool_file.size_bytes if spool_file is not None else 0
+        self._digest = identity.digest if identity is not None and self._is_complete else None
+        self._state = FileState.DIRTY if identity is None else FileState.CLEAN
+        self._stillness = trio.Lock()
+        self._is_resident = False
+        self._is_closed = False
+        self.inode = inode
+        self.identity = identity
+        self.last_error: CtrfsError | None = None
+        self.dirty_since_ns = surroundings.clock.wall_ns() if identity is None else None
+        self.references = 0
+
+    @property
+    def state(self) -> FileState:
+        """Who has the newest bytes."""
+        return self._state
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether the service lacks the newest bytes, an upload under way or not."""
+        return self.dirty_since_ns is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes are on this machine, and checked."""
+        return self._is_complete
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The length; None as long as neither the listing nor a download has told it."""
+        if self._is_complete:
+            return self._complete_size_bytes
+        if self._download is not None:
+            return self._download.length_bytes
+        return None if self.identity is None else self.identity.size_bytes
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the bytes stay here after the last close though nobody will send them."""
+        return self._is_resident
+
+    @is_resident.setter
+    def is_resident(self, value: bool) -> None:
+        self._is_resident = value
+        self._surroundings.on_idle(self)
+
+    @property
+    def spool_name(self) -> str:
+        """Under which name the bytes lie in the spool; an empty place is made if there is none."""
+        return self._own_spool_file().name
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``; fewer only at the end of the file.
+
+        Waits until the download has passed ``offset + size`` or has ended. Cancelling the
+        wait leaves the download running for other readers. Raises as ``Download.wait_until``.
+        """
+        while True:
+            length = self.size_bytes
+            end = offset + size if length is None else min(offset + size, length)
+            if end <= offset:
+                return b""
+            if self._is_complete:
+                return self._own_spool_file().pread(offset, end - offset)
+            download = self._own_download()
+            if download.watermark >= end:
+                return self._own_spool_file().pread(offset, end - offset)
+            with self._unless_replaced(download):
+                await download.wait_until(end)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        """Write all of ``data`` at ``offset``, and return how many bytes that is.
+
+        Completes the download first; waits while an upload reads the bytes. Cancelling the
+        wait changes nothing.
+
+        Raises:
+            RemoteTooLargeError: The file would become larger than the service takes.
+            LocalDiskFullError: The spool has no room; length and other bytes are as before.
+        """
+        self._check_sendable(offset + len(data))
+        if self._is_complete and not self._stillness.locked():
+            return self._write_now(offset, data)
+        await self.complete()
+        async with self._stillness:
+            return self._write_now(offset, data)
+
+    async def truncate(self, size: int) -> None:
+        """Make the file ``size`` bytes long; what is added reads as zeros.
+
+        To 0 needs no byte of the old content: a download under way is cancelled. Waits while
+        an upload reads the bytes.
+
+        Raises:
+            RemoteTooLargeError: The file would become larger than the service takes.
+        """
+        self._check_sendable(size)
+        if size > 0 and size != self.size_bytes:
+            await self.complete()
+        async with self._stillness:
+            if size == self.size_bytes:
+                return
+            if size == 0:
+                self._drop_download()
+                self._is_complete = True
+            self._note_change()
+            self._own_spool_file().truncate(size)
+            self._complete_size_bytes = size
+
+    async def complete(self) -> None:
+        """Return once all bytes are here and checked; raises as ``Download.wait_until``."""
+        while not self._is_complete:
+            download = self._own_download()
+            with self._unless_replaced(download):
+                await download.wait_for_all()
+
+    async def learn_size(self) -> int:
+        """Return the length, from a download's first answer where nothing else tells it."""
+        while (size := self.size_bytes) is None:
+            download = self._own_download()
+            with self._unless_replaced(download):
+                await download.wait_for_length()
+        return size
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[Outgoing]:
+        """Hold the bytes still for an upload; completes the download first.
+
+        Uploads of one file wait for each other, writers and truncations wait for the upload,
+        readers do not wait. When the block ends: CLEAN if it has called ``settle``; FAILED,
+        with ``last_error``, if it raised an error of ours and there was something unsent;
+        else, cancelled or simply left, as before.
+
+        Raises:
+            RemoteTooLargeError: The file is larger than the service takes.
+        """
+        if self.size_bytes is not None:
+            self._check_sendable(self.size_bytes)
+        await self.complete()
+        async with self._stillness:
+            self._check_sendable(self._complete_size_bytes)
+            upload = _Upload(self._state)
+            self._move_to(FileState.SENDING)
+            spool_file = self._own_spool_file()
+            try:
+                with spool_file.pinned():
+                    yield Outgoing(
+                        size_bytes=self._complete_size_bytes,
+                        digest=await self._learn_digest(spool_file),
+                        body=UploadBody(
+                            size_bytes=self._complete_size_bytes, open=spool_file.pieces
+                        ),
+                        settle=upload.settle,
+                    )
+            except CtrfsError as error:
+                upload.error = error
+                raise
+            finally:
+                self._finish_upload(upload)
+        self._surroundings.on_idle(self)
+
+    async def sync_to_disk(self) -> None:
+        """Return when the local disk holds all bytes, whatever happens to the machine after.
+
+        In a thread: a disk takes milliseconds to seconds for it.
+        """
+        spool_file = self._own_spool_file()
+        with spool_file.pinned():
+            await trio.to_thread.run_sync(spool_file.sync)
+
+    def rest(self) -> None:
+        """Give back the file descriptor until the next use."""
+        if self._spool_file is not None:
+            self._spool_file.rest()
+
+    def end(self) -> SpoolFile | None:
+        """Stop for good, and hand over the spool file if it holds anything of worth.
+
+        Owner: the store, on the last release. Nothing may be asked of this file after.
+        """
+        self._drop_download()
+        self._is_closed = True
+        spool_file, self._spool_file = self._spool_file, None
+        if spool_file is not None and not self._is_complete:
+            spool_file.delete()
+            return None
+        return spool_file
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the state contradicts the bytes."""
+        if self._state is not FileState.CLEAN:
+            assert self._is_complete
+        if self.identity is None:
+            assert self._state is not FileState.CLEAN
+        assert self.is_unsent or self._state in {FileState.CLEAN, FileState.SENDING}
+        if self._is_complete and self._spool_file is not None:
+            assert self._spool_file.size_bytes == self._complete_size_bytes
+        if self._is_complete:
+            assert self._download is None
+        if self._download is not None:
+            self._download.check_invariants()
+
+    def _write_now(self, offset: int, data: bytes) -> int:
+        # Not async on purpose: bytes, length and state change in one step.
+        if not data:
+            return 0
+        # First of all: a write that fails halfway has changed bytes, too.
+        self._note_change()
+        spool_file = self._own_spool_file()
+        written = spool_file.pwrite(offset, data)
+        self._complete_size_bytes = spool_file.size_bytes
+        return written
+
+    def _note_change(self) -> None:
+        self._digest = None
+        if self.dirty_since_ns is None:
+            self.dirty_since_ns = self._surroundings.clock.wall_ns()
+        if self._state is not FileState.DIRTY:
+            self._move_to(FileState.DIRTY)
+
+    def _move_to(self, state: FileState) -> None:
+        assert state in TRANSITIONS[self._state], f"{self._state} to {state}"
+        self._state = state
+
+    def _finish_upload(self, upload: _Upload) -> None:
+        if upload.identity is not None:
+            self.identity = upload.identity
+            self.last_error = None
+            self.dirty_since_ns = None
+            self._move_to(FileState.CLEAN)
+        elif upload.error is not None and upload.state_before is not FileState.CLEAN:
+            self.last_error = upload.error
+            self._move_to(FileState.FAILED)
+        else:
+            self._move_to(upload.state_before)
+
+    def _check_sendable(self, size: int) -> None:
+        limit = self._surroundings.config.file_bytes_max
+        if size > limit:
+            raise RemoteTooLargeError(f"{size} bytes are more than the {limit} of one file")
+
+    async def _learn_digest(self, spool_file: SpoolFile) -> str:
+        if self._digest is None:
+            if self._complete_size_bytes <= HASH_INLINE_MAX:
+                self._digest = _digest_of(spool_file)
+            else:
+                self._digest = await trio.to_thread.run_sync(_digest_in_thread, spool_file)
+        return self._digest
+
+    def _own_spool_file(self) -> SpoolFile:
+        if self._is_closed:
+            raise BadHandleError("the file is closed")
+        if self._spool_file is None:
+            self._spool_file = self._surroundings.spool.create()
+        return self._spool_file
+
+    def _own_download(self) -> Download:
+        if self._download is None:
+            assert self.identity is not None, "a file without identity is complete"
+            self._download = Download(
+                self._surroundings.api,
+                self._surroundings.config,
+                self.identity,
+                spool_file=self._own_spool_file(),
+                start_soon=self._surroundings.start_soon,
+                on_complete=self._land,
+            )
+        return self._download
+
+    def _land(self, size: int, digest: str) -> None:
+        self._is_complete = True
+        self._complete_size_bytes = size
+        self._digest = digest
+        self._download = None
+
+    def _drop_download(self) -> None:
+        if self._download is not None:
+            self._download.cancel()
+            self._download = None
+
+    @contextmanager
+    def _unless_replaced(self, download: Download) -> Iterator[None]:
+        """Swallow the end of a download that a truncation has made needless."""
+        try:
+            yield
+        except ShuttingDownError:
+            if self._download is download or self._is_closed:
+                raise
+
+
+class _Upload:
+    """What has become of one ``sending`` block."""
+
+    def __init__(self, state_before: FileState) -> None:
+        self.state_before = state_before
+        self.identity: ContentIdentity | None = None
+        self.error: CtrfsError | None = None
+
+    def settle(self, identity: ContentIdentity) -> None:
+        self.identity = identity
+
+
+def _digest_of(spool_file: SpoolFile) -> str:
+    hasher = new_hasher()
+    for piece in spool_file.pieces():
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _digest_in_thread(spool_file: SpoolFile) -> str:
+    # The bytes hold still and the descriptor is pinned: the thread shares nothing that changes.
+    hasher = new_hasher()
+    for piece in spool_file.pieces():
+        trio.from_thread.check_cancelled()
+        hasher.update(piece)
+    return hasher.hexdigest()

@@ -1,0 +1,181 @@
+"""The bytes of all files that somebody holds, or that the service lacks.
+
+The face of this floor. Everything here but ``run`` is a plain ``def`` and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ctrfs.api.protocol import ContainersApi
+from ctrfs.clock import Clock
+from ctrfs.config import ContentConfig
+from ctrfs.content.identity import ContentIdentity
+from ctrfs.content.open_file import FileState, OpenFile, Surroundings
+from ctrfs.disk.content_cache import ContentCache
+from ctrfs.disk.spool import SpoolDirectory, SpoolFile
+from ctrfs.errors import ShuttingDownError
+from ctrfs.tree.nodes import InodeNumber
+
+
+class ContentStore:
+    """Open files by inode, with their references, and the cache of those closed.
+
+    How many there can be is bounded above, by the limit of handles.
+
+    Invariant: a file is in ``_files`` exactly while it has references, or is unsent, or is
+    resident; one in ``_discarded`` only while it has references.
+    """
+
+    def __init__(
+        self, api: ContainersApi, clock: Clock, config: ContentConfig, spool: SpoolDirectory
+    ) -> None:
+        """Take over ``spool``: space that it lacks is taken from the cache."""
+        self._spool = spool
+        self._cache = ContentCache(config.cache_bytes_max)
+        spool.reclaim = self._cache.give_up
+        self._files: dict[InodeNumber, OpenFile] = {}
+        self._discarded: set[InodeNumber] = set()
+        self._nursery: trio.Nursery | None = None
+        self._surroundings = Surroundings(
+            api=api,
+            clock=clock,
+            config=config,
+            spool=spool,
+            start_soon=self._start_soon,
+            on_idle=self._retire_if_idle,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the downloads until cancelled; then delete what the service has, too."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            self._leave_only_unsent()
+
+    @property
+    def bytes_used(self) -> int:
+        """How many bytes of disk all local copies take."""
+        return self._spool.bytes_used
+
+    def get(self, inode: InodeNumber) -> OpenFile | None:
+        """Return the file of an inode, if somebody holds it or it is kept."""
+        return self._files.get(inode)
+
+    def open(self, inode: InodeNumber, identity: ContentIdentity) -> OpenFile:
+        """Return the file of an inode with one reference more; sends nothing.
+
+        Args:
+            inode: Whose bytes.
+            identity: Which bytes, if nobody holds the file yet; else what it holds counts.
+        """
+        file = self._files.get(inode)
+        if file is None:
+            copy = self._cache.take(identity.key)
+            file = self._add(inode, identity, copy)
+        file.references += 1
+        return file
+
+    def create(self, inode: InodeNumber) -> OpenFile:
+        """Return a new, empty, DIRTY file with one reference.
+
+        Raises:
+            LocalDiskFullError: The spool has no room.
+        """
+        assert inode not in self._files, "a new file has a new inode"
+        file = self._add(inode, None, self._spool.create())
+        file.references = 1
+        return file
+
+    def adopt(self, inode: InodeNumber, spool_name: str) -> OpenFile:
+        """Return a file whose bytes an earlier mount left: DIRTY, resident, no reference.
+
+        Raises:
+            LocalDiskError: There are no bytes of that name.
+        """
+        assert inode not in self._files, "a file is adopted once"
+        file = self._add(inode, None, self._spool.open(spool_name))
+        file.is_resident = True
+        return file
+
+    def retain(self, inode: InodeNumber) -> None:
+        """Add a reference to a file that is here."""
+        self._files[inode].references += 1
+
+    def release(self, inode: InodeNumber) -> None:
+        """Take back a reference.
+
+        With the last one a clean and complete file goes to the cache, a clean and incomplete
+        one ends with its download; what is unsent or resident stays.
+        """
+        file = self._files[inode]
+        assert file.references > 0, "more releases than references"
+        file.references -= 1
+        self._retire_if_idle(file)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """Let the bytes of an unlinked file go: at the last release, now if nobody holds it."""
+        if inode in self._files:
+            self._discarded.add(inode)
+            self._retire_if_idle(self._files[inode])
+
+    def unsent_inodes(self) -> list[InodeNumber]:
+        """Return the files that are to be sent and are not: neither resident nor discarded."""
+        return [
+            inode
+            for inode, file in self._files.items()
+            if file.is_unsent and not file.is_resident and inode not in self._discarded
+        ]
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if something is kept without a reason, or the other way round."""
+        for inode, file in self._files.items():
+            file.check_invariants()
+            assert file.references > 0 or file.is_resident or file.state is not FileState.CLEAN
+            assert inode not in self._discarded or file.references > 0
+        assert self._discarded <= self._files.keys()
+
+    def _add(
+        self, inode: InodeNumber, identity: ContentIdentity | None, spool_file: SpoolFile | None
+    ) -> OpenFile:
+        file = OpenFile(self._surroundings, inode, identity=identity, spool_file=spool_file)
+        self._files[inode] = file
+        return file
+
+    def _retire_if_idle(self, file: OpenFile) -> None:
+        if file.references > 0 or self._files.get(file.inode) is not file:
+            return
+        is_discarded = file.inode in self._discarded
+        if not is_discarded and (file.is_resident or file.state is not FileState.CLEAN):
+            file.rest()
+            return
+        del self._files[file.inode]
+        self._discarded.discard(file.inode)
+        spool_file = file.end()
+        if spool_file is None:
+            return
+        if is_discarded or file.identity is None:
+            spool_file.delete()
+        else:
+            self._cache.put(file.identity.key, spool_file, spool_file.size_bytes)
+
+    def _leave_only_unsent(self) -> None:
+        """Delete all copies of what the service has; the rest stays for the next mount."""
+        self._cache.clear()
+        for inode, file in self._files.items():
+            file.rest()
+            if inode in self._discarded or file.state is FileState.CLEAN:
+                spool_file = file.end()
+                if spool_file is not None:
+                    spool_file.delete()
+
+    def _start_soon(self, run: Callable[[], Awaitable[None]]) -> None:
+        if self._nursery is None:
+            raise ShuttingDownError("the mount is ending")
+        self._nursery.start_soon(run, name="download")
