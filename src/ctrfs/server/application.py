@@ -88,13 +88,21 @@ class Application:
         operation = operation_of(request)
         self.service.counters[operation] += 1
         fault = self.service.faults.take(operation)
-        if fault is not None:
-            instead = await _strike_before(fault, request)
-            if instead is not None:
-                return instead
+        if fault is None:
+            return await self._carry_out(operation, request)
+        instead = await _strike(fault, Moment.BEFORE, request)
+        if instead is not None:
+            return instead
+        response = await self._carry_out(operation, request)
+        instead = await _strike(fault, Moment.AFTER, request)
+        if instead is not None:
+            response.close()
+            return instead
+        return _with_wire_fault(fault, response)
+
+    async def _carry_out(self, operation: str, request: Request) -> Response:
         self._authorize(request)
-        response = await self._operations[operation](request)
-        return response if fault is None else _struck_after(fault, response)
+        return await self._operations[operation](request)
 
     def _authorize(self, request: Request) -> None:
         scheme, _, token = (request.header("authorization") or "").partition(" ")
@@ -136,16 +144,17 @@ def operation_of(request: Request) -> str:
     return operation
 
 
-async def _strike_before(fault: Fault, request: Request) -> Response | None:
-    """Do what a fault does before the operation; return the answer that replaces it."""
+async def _strike(fault: Fault, moment: Moment, request: Request) -> Response | None:
+    """Do what a fault does without the wire; return the answer that replaces the real one."""
+    if fault.when is not moment or (fault.action is Action.STALL and fault.bytes is not None):
+        return None
     match fault.action:
         case Action.STATUS:
             return _status_response(fault)
-        case Action.DELAY:
-            await trio.sleep(fault.seconds or 0)
-        case Action.STALL if fault.bytes is None:
-            await _fall_silent(fault.seconds)
-        case Action.RESET if fault.when is Moment.BEFORE:
+        case Action.DELAY | Action.STALL:
+            forever = fault.action is Action.STALL and fault.seconds is None
+            await trio.sleep(math.inf if forever else fault.seconds or 0)
+        case Action.RESET if moment is Moment.BEFORE:
             await _read_some(request, fault.bytes or 0)
             wire_fault = WireFault(action=Action.RESET)
             return Response(status=500, headers=(), body=b"", wire_fault=wire_fault)
@@ -154,12 +163,12 @@ async def _strike_before(fault: Fault, request: Request) -> Response | None:
     return None
 
 
-def _struck_after(fault: Fault, response: Response) -> Response:
+def _with_wire_fault(fault: Fault, response: Response) -> Response:
     """Return the operation's answer with what the wire must do to it."""
-    has_struck_before = fault.action is Action.DELAY or (
-        fault.action is Action.STALL and fault.bytes is None
+    is_for_the_wire = fault.action in {Action.CUT, Action.RESET, Action.WRONG_LENGTH} or (
+        fault.action is Action.STALL and fault.bytes is not None
     )
-    if has_struck_before:
+    if not is_for_the_wire:
         return response
     wire_fault = WireFault(
         action=fault.action,
@@ -186,10 +195,6 @@ def _status_response(fault: Fault) -> Response:
     overridden = {name.lower() for name, _ in fault.headers}
     kept = tuple(each for each in response.headers if each[0].lower() not in overridden)
     return dataclasses.replace(response, headers=(*kept, *fault.headers))
-
-
-async def _fall_silent(seconds: float | None) -> None:
-    await trio.sleep(math.inf if seconds is None else seconds)
 
 
 async def _read_some(request: Request, size_bytes: int) -> None:

@@ -19,23 +19,26 @@ class Action(enum.Enum):
     """What happens to a request that a rule strikes."""
 
     STATUS = "status"
-    """``status``, ``headers`` and ``body`` are answered, and nothing is done."""
+    """``status``, ``headers`` and ``body`` are answered."""
     DELAY = "delay"
-    """``seconds`` pass before the operation."""
+    """``seconds`` pass."""
     STALL = "stall"
-    """Silence for ``seconds`` (without it: for good), before the answer's head, or, with
-    ``bytes``, after that many bytes of its body."""
+    """Silence for ``seconds`` (without it: for good). With ``bytes``, it falls after the head
+    and that many bytes of the answer's body, and the connection ends there."""
     CUT = "cut"
     """The connection ends in good order after ``bytes`` bytes of the answer's body."""
     RESET = "reset"
-    """The connection is reset: before the operation once ``bytes`` bytes of the request's
-    body were read, or, with ``when`` being ``after``, once the operation is done."""
+    """The connection is reset; before the operation, once ``bytes`` bytes of the request's
+    body were read."""
     WRONG_LENGTH = "wrong-length"
     """``Content-Length`` is off by ``delta``; the bytes sent never exceed it."""
 
 
 class Moment(enum.Enum):
-    """Whether the operation has been carried out when the request fails."""
+    """Whether the operation has been carried out when the request fails: the field ``when``.
+
+    Cuts, wrong lengths and stalls with ``bytes`` need an answer and so always come after.
+    """
 
     BEFORE = "before"
     AFTER = "after"

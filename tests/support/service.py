@@ -1,0 +1,548 @@
+"""The local Containers API service for tests: as a real process, or in this one without sockets.
+
+Both offer the same controls (``ServiceControl``). The in-process one runs in the virtual time
+of trio's ``MockClock``: nothing in it uses a thread or a real wait.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import httpx
+import trio
+from typing_extensions import override
+
+from ctrfs.clock import Clock
+from ctrfs.config import Secret
+from ctrfs.server.application import Application
+from ctrfs.server.behaviour import Behaviour, changed_behaviour
+from ctrfs.server.faults import Action, WireFault
+from ctrfs.server.messages import Request, Response
+from ctrfs.server.service import Service
+from ctrfs.server.state import ServiceState
+from ctrfs.units import NS_PER_S
+
+TEST_KEY: Final = "sk-test-key"
+T = TypeVar("T")
+
+_ROOT: Final = Path(__file__).parent.parent.parent
+_STOP_TIMEOUT_S: Final = 15
+_REQUEST_TIMEOUT_S: Final = 30
+# 2026-01-01: where the in-process service's wall clock starts.
+_WALL_START_NS: Final = 1_767_225_600 * NS_PER_S
+
+
+class ServiceError(Exception):
+    """The service answered a request of the test itself with something else than 200."""
+
+
+class ServiceControl(ABC):
+    """What a test can do to a service, and ask of it, beside the client under test.
+
+    Requests made here count in ``counters`` and meet faults like all others, but for the
+    controls themselves: prepare first, then ``reset_counters``.
+    """
+
+    @abstractmethod
+    def request(
+        self, method: str, path: str, body: bytes = b"", *, content_type: str = "application/json"
+    ) -> bytes:
+        """Return the body of the answer to one request; ``path`` begins after ``/v1``.
+
+        Raises:
+            ServiceError: The status is not 200.
+        """
+
+    # Controls
+
+    def counters(self) -> dict[str, int]:
+        """Return how many requests came since the last reset, by operation."""
+        return {str(name): int(str(n)) for name, n in self._json("GET", "/_control/counters")}
+
+    def reset_counters(self) -> None:
+        """Count from zero again."""
+        self.request("DELETE", "/_control/counters")
+
+    def add_fault(self, route: str, action: str, **fields: object) -> None:
+        """Add a fault rule; see ``ctrfs.server.faults`` for actions and fields.
+
+        ``route`` is an operation (``list_files``, ``create_file`` …) or ``*``.
+        """
+        self._json("POST", "/_control/faults", {"route": route, "action": action, **fields})
+
+    def clear_faults(self) -> None:
+        """Drop all fault rules."""
+        self.request("DELETE", "/_control/faults")
+
+    def advance(self, seconds: float) -> None:
+        """Put the service's wall clock forward, for expiry and lags."""
+        self._json("POST", "/_control/clock", {"advance_s": seconds})
+
+    def set_behaviour(self, **changes: object) -> None:
+        """Change fields of ``ctrfs.server.behaviour.Behaviour``; enums by their value."""
+        self._json("POST", "/_control/behaviour", changes)
+
+    def plant(
+        self,
+        container_id: str,
+        path: str,
+        content: bytes = b"",
+        *,
+        source: str = "assistant",
+        created_at: int | None = None,
+    ) -> str:
+        """Put a file at exactly ``path``, as code in the container would; return its id."""
+        fields: dict[str, object] = {
+            "path": path,
+            "content_base64": base64.b64encode(content).decode("ascii"),
+            "source": source,
+        }
+        if created_at is not None:
+            fields["created_at"] = created_at
+        route = f"/_control/containers/{quoted(container_id)}/files"
+        return str(dict(self._json("POST", route, fields))["id"])
+
+    # Ordinary requests, in short
+
+    def create_container(self, name: str, **fields: object) -> str:
+        """Create a container and return its id."""
+        return str(dict(self._json("POST", "/containers", {"name": name, **fields}))["id"])
+
+    def retrieve_container(self, container_id: str) -> dict[str, object]:
+        """Return a container as JSON."""
+        return dict(self._json("GET", f"/containers/{quoted(container_id)}"))
+
+    def delete_container(self, container_id: str) -> None:
+        """Delete a container."""
+        self.request("DELETE", f"/containers/{quoted(container_id)}")
+
+    def containers(self) -> list[dict[str, object]]:
+        """Return the rows of all containers, newest first."""
+        return self._rows("/containers")
+
+    def upload(self, container_id: str, name: str, content: bytes) -> str:
+        """Upload a file and return its id."""
+        boundary = "boundary-of-the-tests"
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"'
+        body = b"%s\r\n\r\n%s\r\n--%s--\r\n" % (head.encode(), content, boundary.encode())
+        answer = self.request(
+            "POST",
+            f"/containers/{quoted(container_id)}/files",
+            body,
+            content_type=f"multipart/form-data; boundary={boundary}",
+        )
+        return str(json.loads(answer)["id"])
+
+    def files(self, container_id: str) -> list[dict[str, object]]:
+        """Return the rows of all files of a container, newest first."""
+        return self._rows(f"/containers/{quoted(container_id)}/files")
+
+    def content(self, container_id: str, file_id: str) -> bytes:
+        """Return the bytes of a file."""
+        route = f"/containers/{quoted(container_id)}/files/{quoted(file_id)}/content"
+        return self.request("GET", route)
+
+    def delete_file(self, container_id: str, file_id: str) -> None:
+        """Delete a file."""
+        self.request("DELETE", f"/containers/{quoted(container_id)}/files/{quoted(file_id)}")
+
+    def _rows(self, path: str) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = []
+        after = ""
+        while True:
+            page = json.loads(self.request("GET", f"{path}?limit=100{after}"))
+            rows += page["data"]
+            if not page["has_more"]:
+                return rows
+            after = f"&after={quoted(page['last_id'])}"
+
+    def _json(
+        self, method: str, path: str, fields: Mapping[str, object] | None = None
+    ) -> list[tuple[str, object]]:
+        body = b"" if fields is None else json.dumps(fields).encode("ascii")
+        answer: dict[str, object] = json.loads(self.request(method, path, body))
+        return list(answer.items())
+
+
+def quoted(part: str) -> str:
+    """Return ``part`` as one part of an address."""
+    return urllib.parse.quote(part, safe="")
+
+
+class ServiceProcess(ServiceControl):
+    """A real ``ctrfs serve`` process with ``--control``; a context manager.
+
+    Args:
+        options: More command line options, as ``"--ranges"``.
+        data: The data directory, kept afterwards; None: a temporary one.
+        unix_socket: Listen there instead of on a free port of 127.0.0.1.
+        environment: Added to this process's environment.
+
+    Attributes:
+        base_url: For clients, ends in ``/v1``; with ``unix_socket`` its host means nothing.
+        key: A key that the service accepts.
+    """
+
+    def __init__(
+        self,
+        *options: str,
+        data: Path | None = None,
+        unix_socket: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.key = TEST_KEY
+        self.base_url = "http://localhost/v1"
+        self.unix_socket = unix_socket
+        self._options = options
+        self._stack = contextlib.ExitStack()
+        self._given_data = data
+        self._data: Path | None = None
+        self._environment = {**os.environ, "PYTHONPATH": str(_ROOT / "src"), **(environment or {})}
+        self._process: subprocess.Popen[str] | None = None
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        scratch = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ctrfs-serve-"))
+        )
+        self._data = self._given_data or scratch / "data"
+        self._complaints = scratch / "stderr"
+        try:
+            self.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._process is not None:
+                self.kill()
+        finally:
+            self._stack.close()
+
+    @property
+    def pid(self) -> int:
+        """The id of the running process."""
+        return self._running().pid
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        assert self._data is not None, "the service was never entered"
+        return self._data
+
+    @property
+    def stderr(self) -> str:
+        """All that the process wrote to standard error, the last time it was started."""
+        return self._complaints.read_text()
+
+    def start(self) -> None:
+        """Start the process (again: on the same data and address) and wait until it is ready."""
+        assert self._process is None, "it runs already"
+        listen = (
+            f"127.0.0.1:{self._port}" if self.unix_socket is None else f"unix:{self.unix_socket}"
+        )
+        command = [sys.executable, "-c", "from ctrfs.cli.serve import serve; serve()"]
+        command += ["--listen", listen, "--data", str(self.data), "--control", *self._options]
+        with self._complaints.open("w") as complaints:
+            process = subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
+        self._process = process
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            self.kill()
+            raise ServiceError(f"the service did not start: {self.stderr.strip()}")
+        if self.unix_socket is None:
+            self.base_url = line.split()[-1]
+            self._port = int(self.base_url.removesuffix("/v1").rpartition(":")[2])
+
+    def stop(self) -> int:
+        """End the process as an administrator would; return its exit code."""
+        self._running().send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        self._running().kill()
+        self._reap()
+
+    @override
+    def request(
+        self, method: str, path: str, body: bytes = b"", *, content_type: str = "application/json"
+    ) -> bytes:
+        connection: http.client.HTTPConnection
+        if self.unix_socket is None:
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", self._port, timeout=_REQUEST_TIMEOUT_S
+            )
+        else:
+            connection = _UnixConnection(self.unix_socket)
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": content_type}
+        with contextlib.closing(connection):
+            connection.request(method, "/v1" + path, body or None, headers)
+            answer = connection.getresponse()
+            return _checked(answer.status, answer.read())
+
+    def _running(self) -> subprocess.Popen[str]:
+        assert self._process is not None, "the service does not run"
+        return self._process
+
+    def _reap(self) -> int:
+        process = self._running()
+        code = process.wait(_STOP_TIMEOUT_S)
+        if process.stdout is not None:
+            process.stdout.close()
+        self._process = None
+        return code
+
+
+class InProcessService(ServiceControl):
+    """The service without a process and without sockets; a context manager.
+
+    Its wall clock starts at 2026 and follows trio's clock, so ``MockClock`` moves it, and
+    ``advance`` puts it forward besides. Use it only inside ``trio.run``.
+
+    Args:
+        directory: Where its data lies; None: a temporary directory.
+        behaviour: How it behaves; ``set_behaviour`` changes it later.
+        round_trip_s: How long each request through ``transport`` takes at least.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        behaviour: Behaviour | None = None,
+        round_trip_s: float = 0.0,
+    ) -> None:
+        self.key = TEST_KEY
+        self.base_url = "http://in-process.invalid/v1"
+        self._stack = contextlib.ExitStack()
+        if directory is None:
+            scratch = tempfile.TemporaryDirectory(prefix="ctrfs-in-process-")
+            directory = Path(self._stack.enter_context(scratch))
+        self.state = ServiceState(directory, is_durable=False)
+        self._stack.callback(self.state.close)
+        service = Service(state=self.state, clock=TrioClock(), behaviour=behaviour or Behaviour())
+        self.application = Application(service, api_key=Secret(TEST_KEY), has_control=True)
+        self.service = service
+        self.transport = InProcessTransport(self.application, round_trip_s=round_trip_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give its directory back."""
+        self._stack.close()
+
+    @override
+    def set_behaviour(self, **changes: object) -> None:
+        self.service.behaviour = changed_behaviour(self.service.behaviour, changes)
+
+    @override
+    def request(
+        self, method: str, path: str, body: bytes = b"", *, content_type: str = "application/json"
+    ) -> bytes:
+        request = Request(
+            method=method,
+            target="/v1" + path,
+            headers=[
+                (b"authorization", f"Bearer {self.key}".encode("ascii")),
+                (b"content-type", content_type.encode("ascii")),
+            ],
+            body=_one_piece(body),
+        )
+        response = _finished(self.application.answer(request))
+        try:
+            return _checked(response.status, b"".join(response.pieces()))
+        finally:
+            response.close()
+
+
+class TrioClock(Clock):
+    """A wall clock that starts at 2026 and runs as trio's clock does."""
+
+    def __init__(self) -> None:
+        self._start_s: float | None = None
+
+    @override
+    def monotonic_s(self) -> float:
+        return trio.current_time()
+
+    @override
+    def wall_ns(self) -> int:
+        if self._start_s is None:
+            self._start_s = trio.current_time()
+        return _WALL_START_NS + int((trio.current_time() - self._start_s) * NS_PER_S)
+
+
+class InProcessTransport(httpx.AsyncBaseTransport):
+    """Carries httpx requests straight to the application, bodies as streams both ways.
+
+    Read timeouts hold, in trio's time. Faults of the wire appear as the exceptions that
+    httpx raises for them. A request that its client gives up is given up by the service too.
+    """
+
+    def __init__(self, application: Application, *, round_trip_s: float = 0.0) -> None:
+        self._application = application
+        self.round_trip_s = round_trip_s
+
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
+        patience_s = timeouts.get("read")
+        await trio.sleep(self.round_trip_s)
+        waiting = trio.CancelScope()
+
+        async def body() -> AsyncIterator[bytes]:
+            assert isinstance(request.stream, httpx.AsyncByteStream)
+            async for piece in request.stream:
+                await trio.lowlevel.checkpoint()
+                yield piece
+            _limit(waiting, patience_s)
+
+        if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+            _limit(waiting, patience_s)
+        inner = Request(
+            method=request.method,
+            target=request.url.raw_path.decode("ascii"),
+            headers=[(name.lower(), value) for name, value in request.headers.raw],
+            body=body(),
+        )
+        with waiting:
+            response = await self._application.answer(inner)
+            return _httpx_response(response, patience_s)
+        raise httpx.ReadTimeout("the service is silent", request=request)
+
+
+class _ResponseStream(httpx.AsyncByteStream):
+    """The body of an answer, with what a fault does to it."""
+
+    def __init__(self, response: Response, promised_bytes: int, patience_s: float | None) -> None:
+        self._response = response
+        self._promised_bytes = promised_bytes
+        self._patience_s = patience_s
+
+    @override
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        fault = self._response.wire_fault
+        left_bytes = _sent_bytes(self._response, fault)
+        sent_bytes = 0
+        for piece in self._response.pieces():
+            await trio.lowlevel.checkpoint()
+            shown = piece[: left_bytes - sent_bytes]
+            sent_bytes += len(shown)
+            if shown:
+                yield shown
+        if fault is not None and fault.action is Action.STALL:
+            await self._fall_silent(fault)
+        if sent_bytes < self._promised_bytes:
+            raise httpx.RemoteProtocolError(
+                "peer closed connection without sending complete message body"
+                f" (received {sent_bytes} bytes, expected {self._promised_bytes})"
+            )
+
+    @override
+    async def aclose(self) -> None:
+        self._response.close()
+
+    async def _fall_silent(self, fault: WireFault) -> None:
+        silence_s = float("inf") if fault.seconds is None else fault.seconds
+        patience_s = float("inf") if self._patience_s is None else self._patience_s
+        await trio.sleep(min(silence_s, patience_s))
+        if patience_s <= silence_s:
+            raise httpx.ReadTimeout("the service is silent")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_REQUEST_TIMEOUT_S)
+        self._path = path
+
+    @override
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_REQUEST_TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+def _httpx_response(response: Response, patience_s: float | None) -> httpx.Response:
+    fault = response.wire_fault
+    if fault is not None and fault.action is Action.RESET:
+        response.close()
+        raise httpx.ReadError("connection reset by peer")
+    delta = 0 if fault is None else fault.delta
+    promised_bytes = max(0, response.length_bytes + delta)
+    headers = [*response.headers, ("Content-Length", str(promised_bytes))]
+    stream = _ResponseStream(response, promised_bytes, patience_s)
+    return httpx.Response(response.status, headers=headers, stream=stream)
+
+
+def _sent_bytes(response: Response, fault: WireFault | None) -> int:
+    if fault is None:
+        return response.length_bytes
+    if fault.action is Action.WRONG_LENGTH:
+        return max(0, response.length_bytes + min(0, fault.delta))
+    return fault.bytes
+
+
+def _limit(scope: trio.CancelScope, seconds: float | None) -> None:
+    if seconds is not None:
+        scope.deadline = trio.current_time() + seconds
+
+
+def _checked(status: int, body: bytes) -> bytes:
+    if status != 200:
+        raise ServiceError(f"{status}: {body.decode('utf-8', 'replace')}")
+    return body
+
+
+async def _one_piece(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _finished(work: Coroutine[object, None, T]) -> T:
+    """Return what ``work`` returns; nothing in the in-process service has to wait."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    work.close()
+    raise ServiceError("the request had to wait: a fault struck it")
