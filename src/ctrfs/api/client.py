@@ -14,6 +14,7 @@ import trio
 from typing_extensions import override
 
 from ctrfs import errors
+from ctrfs.api.connections import TransportFactory
 from ctrfs.api.content_stream import HttpContentStream, content_stream
 from ctrfs.api.decode import Decoder
 from ctrfs.api.encode import container_body, copy_body
@@ -37,7 +38,7 @@ from ctrfs.api.paging import PAGE_LIMIT, walk
 from ctrfs.api.protocol import ContainersApi, UploadBody
 from ctrfs.api.redaction import Redactor
 from ctrfs.api.retry import Attempts, Plan, Repeat, Retrier
-from ctrfs.api.session import Call, Session, TransportFactory
+from ctrfs.api.session import Call, Session
 from ctrfs.clock import Clock
 from ctrfs.config import ApiConfig
 

@@ -11,10 +11,10 @@ import trio
 from typing_extensions import override
 
 from ctrfs import errors
+from ctrfs.api.answer import Answer
 from ctrfs.api.failures import failure_from_exception
 from ctrfs.api.protocol import ContentStream
 from ctrfs.api.redaction import Redactor
-from ctrfs.api.session import Answer
 
 _CONTENT_RANGE: Final = re.compile(
     r"bytes (\d{1,18})-(\d{1,18})/(\d+|\*)", re.ASCII | re.IGNORECASE

@@ -1,17 +1,11 @@
-"""The wire: addresses, the key, connections, and one exchange of request and answer.
-
-httpx's own pool looks at every connection for every request, which is quadratic in the number
-of requests under way. So each connection here is an httpx client of its own with room for one,
-and two limiters stand before them (docs/performance.md has the numbers).
-"""
+"""The wire: addresses, the key, and one exchange of request and answer."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
@@ -20,6 +14,8 @@ import httpx
 import trio
 
 from ctrfs import errors
+from ctrfs.api.answer import Answer
+from ctrfs.api.connections import CLOSE_TIMEOUT_S, Connection, Connections, TransportFactory
 from ctrfs.api.failures import (
     AttemptFailedError,
     failure_from_answer,
@@ -34,18 +30,7 @@ from ctrfs.units import KIB
 
 log = logging.getLogger("ctrfs.api")
 
-TransportFactory = Callable[[], httpx.AsyncBaseTransport]
-
 ERROR_BODY_BYTES_MAX: Final = 64 * KIB
-# Many balancers drop a silent connection after 60 s; ours goes first, so that no request is
-# sent into one that is just being closed.
-KEEPALIVE_S: Final = 50.0
-# A broken connection is closed on the way out of a cancelled call. TLS wants to say goodbye,
-# and a peer that does not listen must not hold us up.
-CLOSE_TIMEOUT_S: Final = 1.0
-# So many connections are kept from uploads and downloads: a directory can still be listed
-# while many large files are on their way.
-RESERVED_CONNECTIONS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +87,7 @@ class Session:
             write=config.stall_timeout_s,
             pool=None,
         )
-        self._connections = _Connections(
+        self._connections = Connections(
             config,
             needs_tls=self._base_url.scheme == "https",
             transport_factory=transport_factory,
@@ -245,148 +230,8 @@ class _Report:
         self.request_id = response.headers.get("x-request-id")
 
 
-class _Connection:
-    __slots__ = ("client", "is_reusable")
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
-        self.is_reusable = False
-
-
-class _Connections:
-    """Clients of one connection each, made when needed, behind two limiters.
-
-    Invariant: as many tokens of ``_all`` are out as leases are held, and no client is both
-    idle and leased.
-    """
-
-    def __init__(
-        self,
-        config: ApiConfig,
-        *,
-        needs_tls: bool,
-        transport_factory: TransportFactory | None,
-    ) -> None:
-        count = config.connections_max
-        if count < 1:
-            raise errors.ConfigError("connections must be at least 1")
-        self._config = config
-        self._transport_factory = transport_factory
-        self._idle: list[httpx.AsyncClient] = []
-        self._all = trio.CapacityLimiter(count)
-        self._transfers = trio.CapacityLimiter(max(1, count - RESERVED_CONNECTIONS))
-        # One for all, as loading the certificates takes 30 ms. Without TLS it stays empty,
-        # which trusts nobody.
-        is_remote = config.unix_socket is None and transport_factory is None
-        self._tls = (
-            httpx.create_ssl_context()
-            if needs_tls and is_remote
-            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        )
-
-    @asynccontextmanager
-    async def lease(self, *, is_transfer: bool) -> AsyncIterator[_Connection]:
-        """Hold a connection; one that is not marked reusable at the end is closed."""
-        borrower = object()
-        if is_transfer:
-            await self._transfers.acquire_on_behalf_of(borrower)
-        try:
-            await self._all.acquire_on_behalf_of(borrower)
-            try:
-                connection = _Connection(self._idle.pop() if self._idle else self._new_client())
-                try:
-                    yield connection
-                finally:
-                    if connection.is_reusable:
-                        self._idle.append(connection.client)
-                    else:
-                        await _close(connection.client)
-            finally:
-                self._all.release_on_behalf_of(borrower)
-        finally:
-            if is_transfer:
-                self._transfers.release_on_behalf_of(borrower)
-
-    async def aclose(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            await _close(self._idle.pop())
-
-    def _new_client(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(
-            max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S
-        )
-        transport: httpx.AsyncBaseTransport | None = None
-        if self._transport_factory is not None:
-            transport = self._transport_factory()
-        elif self._config.unix_socket is not None:
-            transport = httpx.AsyncHTTPTransport(
-                verify=self._tls, limits=limits, uds=str(self._config.unix_socket)
-            )
-        # Without a transport of ours httpx honours the proxies of the environment.
-        return httpx.AsyncClient(
-            transport=transport,
-            verify=self._tls,
-            limits=limits,
-            follow_redirects=False,
-        )
-
-
-class Answer:
-    """One answer, its body still on the way.
-
-    Attributes:
-        status: The HTTP status.
-        headers: Looked up without regard to case.
-        is_ended: Whether the body has been read to its end.
-    """
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self.is_ended = False
-        is_encoded = "content-encoding" in response.headers
-        self._source = response.aiter_bytes() if is_encoded else response.aiter_raw()
-
-    async def next_piece(self) -> bytes | None:
-        """Return the next bytes of the body as they come, never empty; None at its end.
-
-        Raises:
-            httpx.HTTPError: The connection broke.
-        """
-        async for piece in self._source:
-            if piece:
-                return piece
-        self.is_ended = True
-        return None
-
-    async def read(self, *, bytes_max: int) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            RemoteProtocolError: It has more than ``bytes_max``.
-            httpx.HTTPError: The connection broke.
-        """
-        body = bytearray()
-        while piece := await self.next_piece():
-            body += piece
-            if len(body) > bytes_max:
-                raise errors.RemoteProtocolError(f"an answer has more than {bytes_max} bytes")
-        return bytes(body)
-
-    async def run_dry(self) -> None:
-        """Drive what is left of the body to its end, which a closed connection brings at once.
-
-        httpx reads through several async generators, one in another. Each must come to its
-        end, or trio complains when the garbage collector finds it.
-        """
-        with suppress(httpx.HTTPError, httpx.StreamError):
-            while await self.next_piece():
-                pass
-
-
 @asynccontextmanager
-async def _reading(response: httpx.Response, connection: _Connection) -> AsyncIterator[Answer]:
+async def _reading(response: httpx.Response, connection: Connection) -> AsyncIterator[Answer]:
     answer = Answer(response)
     try:
         yield answer
@@ -396,11 +241,6 @@ async def _reading(response: httpx.Response, connection: _Connection) -> AsyncIt
             with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await response.aclose()
                 await answer.run_dry()
-
-
-async def _close(client: httpx.AsyncClient) -> None:
-    with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-        await client.aclose()
 
 
 def _base_url(text: str) -> httpx.URL:

@@ -1,0 +1,126 @@
+"""The connections to one service: httpx clients with room for one each, behind two limiters.
+
+httpx's own pool looks at every connection for every request, which is quadratic in the number
+of requests under way (docs/performance.md has the numbers).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import httpx
+import trio
+
+from ctrfs import errors
+from ctrfs.config import ApiConfig
+
+TransportFactory = Callable[[], httpx.AsyncBaseTransport]
+
+# Many balancers drop a silent connection after 60 s; ours goes first, so that no request is
+# sent into one that is just being closed.
+KEEPALIVE_S: Final = 50.0
+# A broken connection is closed on the way out of a cancelled call. TLS wants to say goodbye,
+# and a peer that does not listen must not hold us up.
+CLOSE_TIMEOUT_S: Final = 1.0
+# So many connections are kept from uploads and downloads: a directory can still be listed
+# while many large files are on their way.
+RESERVED_CONNECTIONS: Final = 2
+
+
+class Connection:
+    """One leased connection; whoever has read an answer to its end marks it reusable."""
+
+    __slots__ = ("client", "is_reusable")
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.is_reusable = False
+
+
+class Connections:
+    """Clients of one connection each, made when needed, behind two limiters.
+
+    Invariant: as many tokens of ``_all`` are out as leases are held, and no client is both
+    idle and leased.
+    """
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        *,
+        needs_tls: bool,
+        transport_factory: TransportFactory | None,
+    ) -> None:
+        count = config.connections_max
+        if count < 1:
+            raise errors.ConfigError("connections must be at least 1")
+        self._config = config
+        self._transport_factory = transport_factory
+        self._idle: list[httpx.AsyncClient] = []
+        self._is_closed = False
+        self._all = trio.CapacityLimiter(count)
+        self._transfers = trio.CapacityLimiter(max(1, count - RESERVED_CONNECTIONS))
+        # One for all, as loading the certificates takes 30 ms. Without TLS it stays empty,
+        # which trusts nobody.
+        is_remote = config.unix_socket is None and transport_factory is None
+        self._tls = (
+            httpx.create_ssl_context()
+            if needs_tls and is_remote
+            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        )
+
+    @asynccontextmanager
+    async def lease(self, *, is_transfer: bool) -> AsyncIterator[Connection]:
+        """Hold a connection; one that is not marked reusable at the end is closed."""
+        borrower = object()
+        if is_transfer:
+            await self._transfers.acquire_on_behalf_of(borrower)
+        try:
+            await self._all.acquire_on_behalf_of(borrower)
+            try:
+                connection = Connection(self._idle.pop() if self._idle else self._new_client())
+                try:
+                    yield connection
+                finally:
+                    if connection.is_reusable and not self._is_closed:
+                        self._idle.append(connection.client)
+                    else:
+                        await _close(connection.client)
+            finally:
+                self._all.release_on_behalf_of(borrower)
+        finally:
+            if is_transfer:
+                self._transfers.release_on_behalf_of(borrower)
+
+    async def aclose(self) -> None:
+        """Close the idle connections; those on lease are closed when they come back."""
+        self._is_closed = True
+        while self._idle:
+            await _close(self._idle.pop())
+
+    def _new_client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S
+        )
+        transport: httpx.AsyncBaseTransport | None = None
+        if self._transport_factory is not None:
+            transport = self._transport_factory()
+        elif self._config.unix_socket is not None:
+            transport = httpx.AsyncHTTPTransport(
+                verify=self._tls, limits=limits, uds=str(self._config.unix_socket)
+            )
+        # Without a transport of ours httpx honours the proxies of the environment.
+        return httpx.AsyncClient(
+            transport=transport,
+            verify=self._tls,
+            limits=limits,
+            follow_redirects=False,
+        )
+
+
+async def _close(client: httpx.AsyncClient) -> None:
+    with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        await client.aclose()
