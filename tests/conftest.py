@@ -1,4 +1,6 @@
-"""Guards that every test runs under: what a test leaves behind fails it.
+"""Guards that every test runs under, and the mounts that tests work on.
+
+What a test leaves behind fails it.
 
 A mount, a child process, a descriptor or a busy thread that outlives its test is a bug of the
 product or of the test, and would make another test fail instead. Left-over trio tasks cannot
@@ -9,15 +11,30 @@ unclosed socket is a warning, which pyproject.toml makes an error.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.support.mounting import abort, fuse_mounts, pause, why_mounts_are_impossible
+from tests.support.mounting import (
+    IS_LOCAL,
+    Kept,
+    MakeMount,
+    Mount,
+    Service,
+    SharedMount,
+    abort,
+    fuse_mounts,
+    pause,
+    why_mounts_are_impossible,
+)
+from tests.support.service import TEST_KEY, ServiceProcess
 
 MOUNTED_TIME_LIMIT_S: Final = 180
 # Before pytest-timeout ends the whole run: aborting a hung mount fails only its own test.
@@ -26,17 +43,11 @@ GRACE_S: Final = 2.0
 WHY_NO_MOUNTS: Final = why_mounts_are_impossible()
 
 
-class Kept:
-    """What outlives a test on purpose: processes and mounts that a whole session shares."""
-
-    def __init__(self) -> None:
-        self.pids: set[int] = set()
-        self.points: set[Path] = set()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give mounted tests their longer time limit."""
+    """Mark what works on a mount, and give it a longer time limit."""
     for item in items:
+        if not IS_LOCAL and "place" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.mounted)
         if item.get_closest_marker("mounted") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(MOUNTED_TIME_LIMIT_S))
 
@@ -117,6 +128,83 @@ def a_hung_mount_is_aborted_before_the_time_limit(request: pytest.FixtureRequest
     yield
     watchdog.cancel()
     watchdog.join()
+
+
+@pytest.fixture
+def service() -> Iterator[ServiceProcess]:
+    """A service of its own for one test, which takes one key only."""
+    with ServiceProcess(environment={"CTRFS_SERVER_API_KEY": TEST_KEY}) as started:
+        yield started
+
+
+@pytest.fixture
+def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
+    """Mounts of its own for one test."""
+    numbers = itertools.count(1)
+    mounts: list[Mount] = []
+
+    def make(
+        service: Service | None,
+        *,
+        source: str = "openai:",
+        options: Sequence[str] = (),
+    ) -> Mount:
+        directory = tmp_path / f"mount{next(numbers)}"
+        mount = Mount(directory, service=service, source=source, options=options)
+        mounts.append(mount)
+        mount.start()
+        return mount
+
+    yield make
+    with ExitStack() as stack:
+        for mount in mounts:
+            stack.callback(mount.abandon)
+            if mount.is_serving:
+                stack.callback(mount.stop, may_leave_bytes=True)
+            # pytest shows this with a test that fails.
+            print(f"log of the daemon at {mount.point}:\n{mount.log_text()}", file=sys.stderr)  # noqa: T201
+
+
+@pytest.fixture(scope="session")
+def shared_mount(tmp_path_factory: pytest.TempPathFactory, kept: Kept) -> Iterator[SharedMount]:
+    with ServiceProcess() as service:
+        kept.pids.add(service.pid)
+        mount = SharedMount(service, tmp_path_factory.mktemp("shared"), kept)
+        mount.alive()
+        yield mount
+        mount.close()
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder on the local disk."""
+    made = tmp_path / "outside"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A directory to work in: a new container on the shared mount, or a plain folder."""
+    return _new_place(request, tmp_path, "place")
+
+
+@pytest.fixture
+def second_place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Another directory like ``place``."""
+    return _new_place(request, tmp_path, "second")
+
+
+def _new_place(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> Path:
+    if IS_LOCAL:
+        made = tmp_path / name
+    else:
+        # By name, not as an argument: a run in plain folders must not need FUSE.
+        shared = request.getfixturevalue("shared_mount")
+        assert isinstance(shared, SharedMount)
+        made = shared.alive().point / f"{tmp_path.name} {name}"
+    made.mkdir()
+    return made
 
 
 def _abort_our_mounts() -> None:

@@ -13,6 +13,8 @@ from typing import Final
 
 import pytest
 from tests.model.steps import Player, Step, draw, shown
+from tests.support.mounting import MakeMount
+from tests.support.service import ServiceProcess
 
 SEEDS: Final = [int(s) for s in os.environ.get("CTRFS_DIFFERENTIAL_SEEDS", "1,2,3").split(",")]
 STEPS: Final = int(os.environ.get("CTRFS_DIFFERENTIAL_STEPS", "700"))
@@ -49,3 +51,38 @@ def test_random_operations_have_the_outcomes_of_a_local_folder(
     place: Path, outside: Path, seed: int
 ) -> None:
     play_both(place, outside, seed=seed, steps=STEPS)
+
+
+@pytest.mark.mounted
+@pytest.mark.parametrize("options", [("cache_size=0", "ttl=0", "max_stale=0"), ("slashes=encode",)])
+def test_random_operations_need_no_cache_and_no_slashes(
+    service: ServiceProcess, make_mount: MakeMount, outside: Path, options: tuple[str, ...]
+) -> None:
+    place = make_mount(service, options=options).point / "work"
+    place.mkdir()
+    play_both(place, outside, seed=SEEDS[0], steps=STEPS // 2)
+
+
+@pytest.mark.mounted
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_random_operations_survive_remounts(
+    service: ServiceProcess, make_mount: MakeMount, outside: Path, seed: int
+) -> None:
+    mount = make_mount(service)
+    place = mount.point / "work"
+    place.mkdir()
+    for part in range(3):
+        play_both(place, outside, seed=seed + 1000 * part, steps=STEPS // 4)
+        mount.restart()
+        # Folders without a file in them exist on one machine, and only while mounted.
+        drop_empty_folders(outside)
+        drop_empty_folders(place)
+        assert shown(place) == shown(outside)
+
+
+def drop_empty_folders(top: Path) -> None:
+    """Remove the folders that hold no file, however deep."""
+    for folder, _, _ in os.walk(top, topdown=False):
+        path = Path(folder)
+        if path != top and not any(path.iterdir()):
+            path.rmdir()

@@ -1,41 +1,12 @@
-"""Where the scenarios work: a container on a real mount, or a plain folder.
-
-``CTRFS_SCENARIOS_ON=local`` runs them in plain folders: what fails there is the scenario's own
-mistake, not the file system's.
-"""
+"""Where the scenarios work: see ``place`` in tests/conftest.py."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Final
 
 import pytest
 from tests.scenarios.workplace import DirectoryWorkplace, Workplace
-
-IS_LOCAL: Final = os.environ.get("CTRFS_SCENARIOS_ON") == "local"
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    """A folder on the local disk."""
-    made = tmp_path / "outside"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    made = tmp_path / "place"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def second_place(tmp_path: Path) -> Path:
-    made = tmp_path / "second"
-    made.mkdir()
-    return made
+from tests.support.mounting import IS_LOCAL
 
 
 @pytest.fixture

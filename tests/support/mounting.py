@@ -17,11 +17,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import BinaryIO, Final, Protocol, Self
 
+from tests.support.service import ServiceProcess
+
+# Scenarios can be run in plain folders: what fails there is the scenario's own mistake.
+IS_LOCAL: Final = os.environ.get("CTRFS_SCENARIOS_ON") == "local"
 START_DEADLINE_S: Final = 20.0
 STOP_DEADLINE_S: Final = 30.0
 POLL_S: Final = 0.02
+# What ctrfs ends with when some bytes are not on the service.
+EXIT_UNSENT: Final = 64
 # Variables of the person who runs the tests that would change what a mount does.
 FOREIGN_VARIABLES: Final = ("OPENAI_", "CTRFS_", "XDG_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -94,16 +100,27 @@ def pause(seconds: float) -> None:
 
 def finishes(*command: str | Path, timeout_s: float) -> bool:
     """Whether the command ends with 0 in time; one that hangs is left to the abort."""
-    with Path(os.devnull).open("r+b") as nowhere:
-        child = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    return exit_code_of(*command, timeout_s=timeout_s) == 0
+
+
+def exit_code_of(
+    *command: str | Path,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    output: BinaryIO | int = subprocess.DEVNULL,
+) -> int | None:
+    """Return how the command ended; None if it did not in time and is left to the abort."""
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    )
     try:
-        return child.wait(timeout_s) == 0
+        return child.wait(timeout_s)
     except subprocess.TimeoutExpired:
         child.kill()
         # A child that the kernel holds in an unanswered request outlives its kill; whoever
         # aborts the connection frees it, and this thread takes its exit status.
         threading.Thread(target=child.wait, name="Trio thread of a hung child", daemon=True).start()
-        return False
+        return None
 
 
 class Mount:
@@ -192,26 +209,36 @@ class Mount:
             pause(POLL_S)
         raise MountHungError(self._end_and_describe("the root did not answer"))
 
-    def stop(self) -> None:
+    def stop(self, *, may_leave_bytes: bool = False) -> None:
         """Unmount as a user would, and wait for the daemon to end well.
 
+        Args:
+            may_leave_bytes: Whether the service has refused bytes, which then stay unsent.
+
         Raises:
-            MountHungError: Either did not happen in time; nothing is left behind.
+            MountFailedError: The command or the daemon ended with a failure.
+            MountHungError: One of them did not end in time; nothing is left behind.
         """
         assert self._daemon is not None, "the mount was not started"
-        if self.point in fuse_mounts() and not finishes(
-            *ctrfs("umount", self.point, "--timeout", "20"), timeout_s=STOP_DEADLINE_S
-        ):
-            raise MountHungError(self._end_and_describe("ctrfs umount failed or did not end"))
-        try:
-            exit_code = self._daemon.wait(STOP_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            raise MountHungError(self._end_and_describe("the daemon did not end")) from None
-        self._daemon = None
+        fine = {0, EXIT_UNSENT} if may_leave_bytes else {0}
+        ends: dict[str, int | None] = {}
         if self.point in fuse_mounts():
-            raise MountHungError(self._end_and_describe("the daemon left its mount behind"))
-        if exit_code != 0:
-            raise MountFailedError(f"the daemon ended with {exit_code}\n{self.log_text()}")
+            with self.log_path.open("ab") as log:
+                ends["ctrfs umount"] = exit_code_of(
+                    *ctrfs("umount", self.point, "--timeout", "20"),
+                    timeout_s=STOP_DEADLINE_S,
+                    environment=self.environment,
+                    output=log,
+                )
+        try:
+            ends["the daemon"] = self._daemon.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            ends["the daemon"] = None
+        if None in ends.values() or self.point in fuse_mounts():
+            raise MountHungError(self._end_and_describe(f"did not unmount: {ends}"))
+        self._daemon = None
+        if not fine.issuperset(ends.values()):
+            raise MountFailedError(f"ended with {ends}\n{self.log_text()}")
 
     def restart(self) -> None:
         """Unmount and mount again: what another day would find."""
@@ -267,6 +294,49 @@ class Mount:
         self._daemon.send_signal(signal.SIGABRT)
         pause(0.5)
         return "\n".join(stacks)
+
+
+class MakeMount(Protocol):
+    """Mounts a service, unmounted again when the test ends."""
+
+    def __call__(
+        self,
+        service: Service | None,
+        *,
+        source: str = "openai:",
+        options: Sequence[str] = (),
+    ) -> Mount: ...
+
+
+class Kept:
+    """What outlives a test on purpose: processes and mounts that a whole session shares."""
+
+    def __init__(self) -> None:
+        self.pids: set[int] = set()
+        self.points: set[Path] = set()
+
+
+class SharedMount:
+    """The mount that independent tests share, made anew after a test that broke it."""
+
+    def __init__(self, service: ServiceProcess, directory: Path, kept: Kept) -> None:
+        self.service = service
+        self._mount = Mount(directory, service=service)
+        self._kept = kept
+
+    def alive(self) -> Mount:
+        """Return the mount, which answers."""
+        if not self._mount.is_serving:
+            self._mount.abandon()
+            self._mount.start()
+            self._kept.pids.add(self._mount.pid)
+            self._kept.points.add(self._mount.point)
+        return self._mount
+
+    def close(self) -> None:
+        if self._mount.is_serving:
+            self._mount.stop()
+        self._mount.abandon()
 
 
 def ctrfs(*arguments: str | Path) -> list[str | Path]:

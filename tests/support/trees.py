@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from tests.support.service import ServiceControl
+
+_PREFIX: Final = re.compile(r"^[0-9a-f]{32}-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +42,28 @@ def plant_tree(top: Path, *, seed: int = 1, files: int = 40) -> None:
 def contents(top: Path) -> dict[str, bytes]:
     """Return the bytes of every file under ``top`` by its path from there."""
     return {name: seen.content for name, seen in walked(top).items() if seen.content is not None}
+
+
+def stored(service: ServiceControl, container: str) -> dict[str, bytes]:
+    """Return what the service itself holds in a container: bytes by path below /mnt/data.
+
+    The hash that the service puts before an upload's name is cut; two rows of one name fail.
+    """
+    container_id = id_of(service, container)
+    found: dict[str, bytes] = {}
+    for row in service.files(container_id):
+        folder, _, name = str(row["path"]).removeprefix("/mnt/data/").rpartition("/")
+        path = "/".join(filter(None, [folder, _PREFIX.sub("", name)]))
+        assert path not in found, f"two files {path!r}"
+        found[path] = service.content(container_id, str(row["id"]))
+    return found
+
+
+def id_of(service: ServiceControl, container: str) -> str:
+    """Return the id of the one container of that name."""
+    ids = [str(row["id"]) for row in service.containers() if row["name"] == container]
+    assert len(ids) == 1, f"{len(ids)} containers {container!r}"
+    return ids[0]
 
 
 def walked(top: Path) -> dict[str, Seen]:
