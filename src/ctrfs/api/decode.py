@@ -194,15 +194,20 @@ def _list_body_from_loose_json(body: bytes) -> _ListBody:
 
 def _cursor(envelope: _ListBody) -> str | None:
     # The official clients page on with the id of the last row. ``last_id`` counts where there
-    # is none: OpenRouter sends empty pages that have more behind them.
-    if envelope.data:
-        try:
-            last = _FILE_ROW.decode(envelope.data[-1]).id
-        except (msgspec.MsgspecError, RecursionError):
-            last = None
-        if isinstance(last, str) and last:
-            return last
-    return envelope.last_id if isinstance(envelope.last_id, str) and envelope.last_id else None
+    # is none: OpenRouter sends empty pages that have more behind them. What is left is an
+    # earlier row, behind which the last ones come a second time.
+    named = envelope.last_id if isinstance(envelope.last_id, str) and envelope.last_id else None
+    if envelope.data and (last := _id_in(envelope.data[-1])) is not None:
+        return last
+    ids = (_id_in(row) for row in reversed(envelope.data))
+    return named or next((id_ for id_ in ids if id_ is not None), None)
+
+
+def _id_in(row: msgspec.Raw) -> str | None:
+    try:
+        return _text(_FILE_ROW.decode(row).id)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _container_from_row(raw: bytes) -> Container:

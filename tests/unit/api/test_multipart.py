@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from ctrfs.api.multipart import MultipartBody, encoded_filename
+from ctrfs.api.protocol import UploadBody
+from ctrfs.errors import RemoteInvalidError
+
+NAMES = [
+    "report.csv",
+    "two words.txt",
+    "plots/fig1.png",
+    "Grüße 世界 🎉.txt",
+    'quoted "name".txt',
+    "back\\slash",
+    "new\nline\r\ttab\0nul\x1fus",
+    "esc\x1b[0m",
+    "100%22",
+    "semi;colon=x",
+    "'single'",
+    "\x7f",
+]
+
+
+async def body_of(multipart: MultipartBody) -> bytes:
+    return b"".join([piece async for piece in multipart.stream()])
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_name_goes_out_as_the_official_client_sends_it(name: str) -> None:
+    theirs = httpx.Request(
+        "POST",
+        "http://h/",
+        files={"file": (name, b"hello", "application/octet-stream")},
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+    )
+    ours = MultipartBody(
+        name=name,
+        body=UploadBody(size_bytes=5, open=lambda: iter([b"hello"])),
+        boundary="b",
+    )
+
+    assert await body_of(ours) == await theirs.aread()
+    assert str(ours.length_bytes) == theirs.headers["content-length"]
+
+
+async def test_the_announced_length_is_that_of_what_is_sent() -> None:
+    multipart = MultipartBody(
+        name="ü.bin", body=UploadBody(size_bytes=7, open=lambda: iter([b"abc", b"", b"defg"]))
+    )
+
+    assert len(await body_of(multipart)) == multipart.length_bytes
+
+
+async def test_an_empty_file_can_be_sent() -> None:
+    multipart = MultipartBody(name="empty", body=UploadBody(size_bytes=0, open=lambda: iter([])))
+
+    assert len(await body_of(multipart)) == multipart.length_bytes
+
+
+async def test_a_body_can_be_sent_twice() -> None:
+    multipart = MultipartBody(name="a", body=UploadBody(size_bytes=3, open=lambda: iter([b"abc"])))
+
+    assert await body_of(multipart) == await body_of(multipart)
+
+
+@pytest.mark.parametrize("content", [b"ab", b"abcd"])
+async def test_a_body_of_another_length_than_announced_is_our_own_mistake(content: bytes) -> None:
+    multipart = MultipartBody(name="a", body=UploadBody(size_bytes=3, open=lambda: iter([content])))
+
+    with pytest.raises(AssertionError):
+        await body_of(multipart)
+
+
+def test_a_name_that_is_no_unicode_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(RemoteInvalidError):
+        MultipartBody(name="\udcff", body=UploadBody(size_bytes=0, open=lambda: iter([])))
+
+
+def test_no_name_can_end_the_header_that_holds_it() -> None:
+    encoded = encoded_filename('a"\r\nX-Evil: 1\r\n\r\n')
+
+    assert b'"' not in encoded
+    assert b"\r" not in encoded
+    assert b"\n" not in encoded
