@@ -46,7 +46,7 @@ class SpoolDirectory:
         self._path = path
         self._bytes_max = bytes_max
         self.reclaim = reclaim
-        self._open_names: set[str] = set()
+        self._open: dict[str, SpoolFile] = {}
         self._allocated: dict[str, int] = {}
         self._bytes_used = 0
         with _translated(f"read {path}"):
@@ -82,7 +82,7 @@ class SpoolDirectory:
         Raises:
             LocalDiskError: There is none.
         """
-        assert name not in self._open_names, "a spool file has one owner"
+        assert name not in self._open, "a spool file has one owner"
         if not _NAME.fullmatch(name):
             raise LocalDiskError(f"not the name of a spool file: {name!r}")
         with _translated(f"open the spool file {name}"):
@@ -91,24 +91,29 @@ class SpoolDirectory:
 
     def sweep(self, keep: set[str]) -> int:
         """Remove the files that a crash left, all but ``keep`` and the open ones; count them."""
-        leftovers = self._allocated.keys() - keep - self._open_names
+        leftovers = self._allocated.keys() - keep - self._open.keys()
         for name in leftovers:
             with _translated(f"remove the spool file {name}"):
                 (self._path / name).unlink(missing_ok=True)
             self._forget(name)
         return len(leftovers)
 
+    def close(self) -> None:
+        """Close every file that is open, deleting none."""
+        for file in list(self._open.values()):
+            file.close()
+
     def check_invariants(self) -> None:
         """Raise AssertionError if the count is not that of the files there are."""
         assert self._bytes_used == sum(self._allocated.values())
-        assert self._open_names <= self._allocated.keys()
+        assert self._open.keys() <= self._allocated.keys()
         assert {path.name for path in self._path.iterdir()} == self._allocated.keys()
 
-    def _adopt(self, name: str) -> None:
-        self._open_names.add(name)
+    def _adopt(self, file: SpoolFile) -> None:
+        self._open[file.name] = file
 
     def _let_go(self, name: str) -> None:
-        self._open_names.discard(name)
+        self._open.pop(name, None)
 
     def _note(self, name: str, allocated_bytes: int) -> None:
         self._bytes_used += allocated_bytes - self._allocated.get(name, 0)
@@ -163,7 +168,7 @@ class SpoolFile:
         self._is_over = False
         self.name = path.name
         self.size_bytes = size_bytes
-        directory._adopt(self.name)  # noqa: SLF001  # directory and file are one unit
+        directory._adopt(self)  # noqa: SLF001  # directory and file are one unit
 
     @property
     def allocated_bytes(self) -> int:
