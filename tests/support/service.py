@@ -18,7 +18,7 @@ import sys
 import tempfile
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -379,6 +379,7 @@ class InProcessService(ServiceControl):
     def request(
         self, method: str, path: str, body: bytes = b"", *, content_type: str = "application/json"
     ) -> bytes:
+        pieces = _one_piece(body)
         request = Request(
             method=method,
             target="/v1" + path,
@@ -386,9 +387,12 @@ class InProcessService(ServiceControl):
                 (b"authorization", f"Bearer {self.key}".encode("ascii")),
                 (b"content-type", content_type.encode("ascii")),
             ],
-            body=_one_piece(body),
+            body=pieces,
         )
-        response = _finished(self.application.answer(request))
+        try:
+            response = _finished(self.application.answer(request))
+        finally:
+            _finished(pieces.aclose())
         try:
             return _checked(response.status, b"".join(response.pieces()))
         finally:
@@ -430,7 +434,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
         await trio.sleep(self.round_trip_s)
         waiting = trio.CancelScope()
 
-        async def body() -> AsyncIterator[bytes]:
+        async def body() -> AsyncGenerator[bytes, None]:
             assert isinstance(request.stream, httpx.AsyncByteStream)
             async for piece in request.stream:
                 await trio.lowlevel.checkpoint()
@@ -439,14 +443,15 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 
         if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
             _limit(waiting, patience_s)
-        inner = Request(
-            method=request.method,
-            target=request.url.raw_path.decode("ascii"),
-            headers=[(name.lower(), value) for name, value in request.headers.raw],
-            body=body(),
-        )
         with waiting:
-            response = await self._application.answer(inner)
+            async with contextlib.aclosing(body()) as pieces:
+                inner = Request(
+                    method=request.method,
+                    target=request.url.raw_path.decode("ascii"),
+                    headers=[(name.lower(), value) for name, value in request.headers.raw],
+                    body=pieces,
+                )
+                response = await self._application.answer(inner)
             return _httpx_response(response, patience_s)
         raise httpx.ReadTimeout("the service is silent", request=request)
 
@@ -533,7 +538,7 @@ def _checked(status: int, body: bytes) -> bytes:
     return body
 
 
-async def _one_piece(body: bytes) -> AsyncIterator[bytes]:
+async def _one_piece(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body
 
 

@@ -10,7 +10,8 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -97,21 +98,22 @@ class Connection:
             return False
         if head is None:
             return False
-        request = Request(
-            method=head.method.decode("ascii"),
-            target=head.target.decode("latin-1"),
-            headers=list(head.headers),
-            body=self._body(),
-        )
         try:
-            response = await self._application.answer(request)
+            async with aclosing(self._body()) as body:
+                request = Request(
+                    method=head.method.decode("ascii"),
+                    target=head.target.decode("latin-1"),
+                    headers=list(head.headers),
+                    body=body,
+                )
+                response = await self._application.answer(request)
         except h11.RemoteProtocolError as error:
             await self._refuse(error)
             return False
         except (ConnectionLostError, trio.BrokenResourceError):
             raise
         except Exception:  # noqa: BLE001  # a bug of ours costs one answer, not the service
-            _log.exception("%s %s failed", request.method, request.path)
+            _log.exception("%r %r failed", head.method, head.target)
             refusal = RefusedError(
                 500,
                 "The server had an error while processing your request. Sorry about that!",
@@ -119,7 +121,7 @@ class Connection:
             )
             response = json_response(bodies.error_body(refusal), status=500)
         try:
-            await self._send(response, is_head_only=request.method == "HEAD")
+            await self._send(response, is_head_only=head.method == b"HEAD")
         finally:
             response.close()
         return await self._is_reusable()
@@ -143,7 +145,7 @@ class Connection:
             received = await self._stream.receive_some(_RECEIVE_BYTES)
             self._http.receive_data(received)
 
-    async def _body(self) -> AsyncIterator[bytes]:
+    async def _body(self) -> AsyncGenerator[bytes, None]:
         while True:
             if self._http.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])

@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -71,29 +72,34 @@ class ServiceState:
             ConfigError: Another process has it, or it is of a newer format.
         """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_fd = _locked(directory)
-        self.blobs = BlobStore(directory / "blobs", is_durable=is_durable)
-        database = directory / "service.sqlite"
-        # Autocommit: every statement here is a whole change, or stands in an explicit BEGIN.
-        self._database = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        # A commit is then not flushed; ``flush`` does that, once for all who wait.
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._prepare()
-        self._flusher = _Flusher([database.with_name(database.name + "-wal"), self.blobs.directory])
-        self._sweep()
+        with ExitStack() as opened:
+            self._open(directory, opened, is_durable=is_durable)
+            self._opened = opened.pop_all()
         self._containers = {each.id: each for each in self._load_containers()}
         self._written_activity = {
             each.id: each.last_active_at_ns for each in self._containers.values()
         }
 
+    def _open(self, directory: Path, opened: ExitStack, *, is_durable: bool) -> None:
+        opened.callback(os.close, _locked(directory))
+        self.blobs = BlobStore(directory / "blobs", is_durable=is_durable)
+        database = directory / "service.sqlite"
+        # Autocommit: every statement here is a whole change, or stands in an explicit BEGIN.
+        self._database = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+        opened.callback(self._database.close)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        # A commit is then not flushed; ``flush`` does that, once for all who wait.
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._prepare()
+        self._flusher = _Flusher([database.with_name(database.name + "-wal"), self.blobs.directory])
+        opened.callback(self._flusher.close)
+        self._sweep()
+
     def close(self) -> None:
         """Write what is only in memory and let the directory go."""
         for container in self._containers.values():
             self._write_activity(container)
-        self._database.close()
-        self._flusher.close()
-        os.close(self._lock_fd)
+        self._opened.close()
 
     async def flush(self) -> None:
         """Wait until every change made so far survives a power cut."""
