@@ -11,7 +11,8 @@ again from the start, and must then agree with everything readers have already b
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 import trio
@@ -198,12 +199,13 @@ class Download:
         try:
             self._begin(stream)
             position = stream.offset
-            async for piece in stream.pieces():
-                # A buffered piece comes without a checkpoint, and a cancelled download must
-                # not write: the spool file may be somebody else's by now.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                self._accept(position, piece)
-                position += len(piece)
+            async with _closing(stream.pieces()) as pieces:
+                async for piece in pieces:
+                    # A buffered piece comes without a checkpoint, and a cancelled download
+                    # must not write: the spool file may be somebody else's by now.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    self._accept(position, piece)
+                    position += len(piece)
             await trio.lowlevel.checkpoint_if_cancelled()
             self._finish(position)
         except (RemoteUnavailableError, RemoteStalledError) as error:
@@ -274,6 +276,16 @@ class Download:
         self._received = 0
         self._hasher = new_hasher()
         self.length_bytes = self._identity.size_bytes
+
+
+@asynccontextmanager
+async def _closing(pieces: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """End ``pieces`` with the block: a generator left half-way would end at some later time."""
+    try:
+        yield pieces
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 class _Flight:

@@ -1,0 +1,48 @@
+"""A content store over a scripted service, running in the test's nursery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from tests.unit.content.fake_service import FakeService, StoppedClock
+
+from ctrfs.config import ContentConfig
+from ctrfs.content.store import ContentStore
+from ctrfs.disk.spool import SpoolDirectory
+from ctrfs.units import KIB
+
+
+class Bench:
+    """Makes stores over ``spool``; ``service`` is scripted by the test."""
+
+    def __init__(self, spool: SpoolDirectory, nursery: trio.Nursery) -> None:
+        self.spool = spool
+        self.service = FakeService()
+        self._nursery = nursery
+
+    async def start(self, config: ContentConfig | None = None) -> ContentStore:
+        store = ContentStore(self.service, StoppedClock(), config or SMALL, self.spool)
+        await self._nursery.start(store.run)
+        return store
+
+
+SMALL = ContentConfig(
+    spool_bytes_max=64 * KIB, cache_bytes_max=32 * KIB, file_bytes_max=48 * KIB, chunk_bytes=10,
+    stall_timeout_s=60.0, download_retries_max=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[SpoolDirectory]:
+    spool = SpoolDirectory(tmp_path, bytes_max=SMALL.spool_bytes_max)
+    yield spool
+    spool.check_invariants()
+    spool.close()
+
+
+@pytest.fixture
+def bench(spool: SpoolDirectory, nursery: trio.Nursery) -> Bench:
+    return Bench(spool, nursery)

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+import trio.testing
+from tests.unit.content.fake_service import (
+    CONTAINER,
+    FILE,
+    FakeService,
+    Transfer,
+    digest_of,
+    identity_of,
+)
+
+from ctrfs.api.models import ContainerFile, FileId, Listing
+from ctrfs.api.protocol import UploadBody
+from ctrfs.content.identity import ContentIdentity
+from ctrfs.content.open_file import Outgoing
+from ctrfs.content.upload import Uploader
+from ctrfs.errors import (
+    RemoteProtocolError,
+    RemoteUnavailableError,
+    RemoteUncertainError,
+)
+
+CONTENT = b"This is a test file content for container testing."
+DIGEST = "bfe940181cd9f2193931fd77047b66bb"
+NEW = FileId("cfile_new")
+
+
+def outgoing() -> Outgoing:
+    def settle(_identity: ContentIdentity) -> None:
+        raise AssertionError("settling is the caller's business")
+
+    body = UploadBody(size_bytes=len(CONTENT), open=lambda: iter([CONTENT]))
+    return Outgoing(size_bytes=len(CONTENT), digest=digest_of(CONTENT), body=body, settle=settle)
+
+
+def stored(path: str, *, file_id: FileId = NEW, size_bytes: int | None = 50) -> ContainerFile:
+    return ContainerFile(
+        id=file_id,
+        container_id=CONTAINER,
+        path=path,
+        size_bytes=size_bytes,
+        created_at_s=1,
+        source="user",
+    )
+
+
+async def send(service: FakeService, stored_name: str = "plots/fig.png") -> ContainerFile:
+    return await Uploader(service).send(
+        CONTAINER,
+        stored_name=stored_name,
+        outgoing=outgoing(),
+        is_known=lambda file_id: file_id == FILE,
+    )
+
+
+async def test_an_upload_that_is_answered_is_sent_once() -> None:
+    service = FakeService()
+    service.upload_answers = [stored(f"/mnt/data/plots/{DIGEST}-fig.png")]
+
+    assert (await send(service)).id == NEW
+    assert service.uploads == [("plots/fig.png", CONTENT)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/mnt/data/plots/{DIGEST}-fig.png",
+        f"/mnt/data/{DIGEST}-plots/fig.png",
+        f"/mnt/data/{DIGEST}-fig.png",
+    ],
+)
+async def test_an_upload_whose_answer_got_lost_is_found_by_its_hash(path: str) -> None:
+    service = FakeService()
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [Listing(items=(stored(path),))]
+
+    assert (await send(service)).path == path
+    assert len(service.uploads) == 1
+
+
+@pytest.mark.parametrize("path", ["/mnt/data/plots/fig.png", "/mnt/data/fig.png"])
+async def test_an_upload_without_hash_in_its_path_is_known_by_its_bytes(path: str) -> None:
+    service = FakeService(Transfer(content=CONTENT))
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [Listing(items=(stored(path),))]
+
+    assert (await send(service)).path == path
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        stored(f"/mnt/data/plots/{DIGEST}-fig.png", file_id=FILE),
+        stored(f"/mnt/data/plots/{DIGEST}-fig.png", size_bytes=49),
+        stored(f"/mnt/data/plots/{DIGEST}-other.png"),
+        stored(f"/mnt/data/plots/{'0' * 32}-fig.png"),
+        stored("/mnt/data/plots/fig.png"),
+    ],
+    ids=["known", "other-size", "other-name", "other-hash", "other-bytes"],
+)
+async def test_no_file_but_ours_is_taken_for_the_upload(
+    autojump_clock: trio.testing.MockClock, other: ContainerFile
+) -> None:
+    service = FakeService(Transfer(content=CONTENT[::-1]))
+    service.upload_answers = [RemoteUncertainError("no answer"), stored("/mnt/data/sent-again")]
+    service.listings = [Listing(items=(other,))]
+
+    assert (await send(service)).path == "/mnt/data/sent-again"
+    assert len(service.uploads) == 2
+
+
+async def test_an_upload_is_sent_three_times_at_most(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service = FakeService()
+    service.upload_answers = [RemoteUncertainError(str(number)) for number in range(4)]
+    service.listings = [Listing(items=())] * 4
+
+    with pytest.raises(RemoteUncertainError, match="2"):
+        await send(service)
+    assert len(service.uploads) == 3
+    assert len(service.listings) == 1
+
+
+async def test_an_upload_that_cannot_be_looked_for_is_not_sent_again() -> None:
+    service = FakeService()
+    uncertain = RemoteUncertainError("no answer")
+    service.upload_answers = [uncertain]
+    service.listings = [RemoteUnavailableError("no route")]
+
+    with pytest.raises(RemoteUncertainError) as caught:
+        await send(service)
+    assert caught.value is uncertain
+    assert len(service.uploads) == 1
+
+
+async def test_another_length_than_was_sent_is_an_error() -> None:
+    service = FakeService()
+    service.upload_answers = [stored("/mnt/data/x", size_bytes=49)]
+
+    with pytest.raises(RemoteProtocolError, match="49"):
+        await send(service)
+
+
+async def test_an_answer_without_length_is_believed() -> None:
+    service = FakeService()
+    service.upload_answers = [stored("/mnt/data/x", size_bytes=None)]
+
+    assert (await send(service)).id == NEW
+
+
+def test_the_digest_is_the_one_the_service_puts_into_names() -> None:
+    assert identity_of(CONTENT).digest == DIGEST
