@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
-from ctrfs.tree.nodes import InodeNumber
+from ctrfs.config import FileSystemConfig
+from ctrfs.tree.names import NAME_BYTES_MAX
+from ctrfs.tree.nodes import File, InodeNumber, Node
 
 
 class EntryKind(enum.Enum):
@@ -84,3 +87,58 @@ class Capacity:
     entries: int
     entries_free: int
     name_bytes_max: int
+
+
+# No service limit is known: df shows a PiB, which no copy tool will refuse to write to.
+_BLOCK_BYTES: Final = 4096
+_BLOCKS: Final = 1 << 38
+_ENTRIES: Final = 1 << 32
+
+
+def capacity() -> Capacity:
+    """Return what ``df`` shows; asks nobody."""
+    return Capacity(
+        block_bytes=_BLOCK_BYTES,
+        blocks=_BLOCKS,
+        blocks_free=_BLOCKS,
+        entries=_ENTRIES,
+        entries_free=_ENTRIES,
+        name_bytes_max=NAME_BYTES_MAX,
+    )
+
+
+def attributes_of(
+    node: Node, config: FileSystemConfig, *, entry_timeout_s: float, attributes_timeout_s: float
+) -> Attributes:
+    """Return what ``stat`` shows of ``node``."""
+    is_file = isinstance(node, File)
+    default = default_permissions(config, is_file=is_file)
+    return Attributes(
+        inode=node.inode,
+        kind=EntryKind.FILE if is_file else EntryKind.DIRECTORY,
+        permissions=default if node.mode is None else node.mode,
+        uid=config.uid,
+        gid=config.gid,
+        size_bytes=(node.size_bytes or 0) if isinstance(node, File) else 0,
+        mtime_ns=node.mtime_ns,
+        atime_ns=node.mtime_ns,
+        ctime_ns=node.mtime_ns,
+        link_count=_link_count(node),
+        entry_timeout_s=entry_timeout_s,
+        attributes_timeout_s=attributes_timeout_s,
+    )
+
+
+def default_permissions(config: FileSystemConfig, *, is_file: bool) -> int:
+    """Return the permission bits of an entry that nobody has changed them of."""
+    given = config.file_mode if is_file else config.directory_mode
+    if given is not None:
+        return given
+    return (0o666 if is_file else 0o777) & ~config.umask
+
+
+def _link_count(node: Node) -> int:
+    """Return 1 for a file with a name and 0 without; 2 for a directory, as network mounts do."""
+    if not isinstance(node, File):
+        return 2
+    return 0 if node.parent is None else 1

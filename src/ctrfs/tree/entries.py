@@ -184,6 +184,7 @@ class EntryTree:
             elif shown.remote != planned.file:
                 shown.remote = planned.file
                 shown.size_bytes = planned.file.size_bytes
+            shown.shown_at = planned.path
             if shown.parent is None:
                 parent = self._folder_at(owner, planned.path[:-1])
                 self._link(shown, parent, planned.path[-1])
@@ -311,6 +312,7 @@ class EntryTree:
         file.digest = digest
         file.is_claimed = False
         file.replaces = ()
+        file.shown_at = path_in_container(file)
         if file.parent is not None:
             owner.files[remote.id] = file
 
@@ -320,6 +322,7 @@ class EntryTree:
             del file.owner.files[file.remote.id]
         file.remote = None
         file.digest = None
+        file.shown_at = None
 
     def _step_aside(self, parent: Folder, name: bytes) -> None:
         other = parent.children.get(name)

@@ -76,7 +76,7 @@ class File:
 
     __slots__ = (
         "digest", "former_parent", "inode", "is_claimed", "is_local_only", "is_removed", "mode",
-        "mtime_ns", "name", "owner", "parent", "remote", "replaces", "size_bytes",
+        "mtime_ns", "name", "owner", "parent", "remote", "replaces", "shown_at", "size_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,8 @@ class File:
         """blake2b of ``remote``'s bytes, 32 hex digits, where known."""
         self.mtime_ns = mtime_ns
         self.mode: int | None = None
+        self.shown_at: EntryPath | None = None
+        """Where ``remote`` shows by its stored path; elsewhere means renamed here, not yet sent."""
         self.replaces: tuple[FileId, ...] = ()
         """Ids that the user overwrote by renaming this file onto them: deleted after it is sent."""
         self.is_claimed = False

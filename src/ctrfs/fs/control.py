@@ -1,0 +1,121 @@
+"""The hidden ``.ctrfs`` directory in the root: what the mount knows about itself, as text.
+
+Looked up by name and never listed, so that no copy or search ever walks into it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ctrfs.errors import NoSuchEntryError
+from ctrfs.fs.attributes import Attributes, EntryKind
+from ctrfs.fs.parts import Parts
+from ctrfs.tree.nodes import InodeNumber
+
+CONTROL_INODE: Final = InodeNumber(2)
+_FIRST_FILE_INODE: Final = 3
+
+
+class ControlDirectory:
+    """A read-only directory of generated files. Not async on purpose: it asks nobody."""
+
+    def __init__(self, parts: Parts, *, source: str, version: str) -> None:
+        """``source`` and ``version`` are shown to the user as they are."""
+        self._parts = parts
+        self._source = source
+        self._version = version
+        self._files: Mapping[bytes, Callable[[], str]] = {
+            b"errors": self._errors,
+            b"pending": self._pending,
+            b"status": self._status,
+        }
+        self._inodes = {
+            name: InodeNumber(_FIRST_FILE_INODE + index)
+            for index, name in enumerate(sorted(self._files))
+        }
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """The files in it."""
+        return tuple(self._inodes)
+
+    def owns(self, inode: InodeNumber) -> bool:
+        """Tell whether ``inode`` is the directory or one of its files."""
+        return inode == CONTROL_INODE or inode in self._inodes.values()
+
+    def inode_of(self, name: bytes) -> InodeNumber:
+        """Return the inode of a file in it.
+
+        Raises:
+            NoSuchEntryError: There is none of that name.
+        """
+        if name not in self._inodes:
+            raise NoSuchEntryError("no such control file")
+        return self._inodes[name]
+
+    def attributes(self, inode: InodeNumber) -> Attributes:
+        """Return what ``stat`` shows: files have no length, as in /proc."""
+        is_directory = inode == CONTROL_INODE
+        config = self._parts.config
+        now_ns = self._parts.clock.wall_ns()
+        return Attributes(
+            inode=inode,
+            kind=EntryKind.DIRECTORY if is_directory else EntryKind.FILE,
+            permissions=0o500 if is_directory else 0o400,
+            uid=config.uid,
+            gid=config.gid,
+            size_bytes=0,
+            mtime_ns=now_ns,
+            atime_ns=now_ns,
+            ctime_ns=now_ns,
+            link_count=2 if is_directory else 1,
+            entry_timeout_s=60.0,
+            attributes_timeout_s=0.0,
+        )
+
+    def text(self, inode: InodeNumber) -> bytes:
+        """Return the text of a file as it is now."""
+        for name, number in self._inodes.items():
+            if number == inode:
+                return self._files[name]().encode("utf-8", "backslashreplace")
+        raise NoSuchEntryError("no such control file")
+
+    def _errors(self) -> str:
+        """Return the rows of listings that made no sense, one a line."""
+        rows = self._parts.namespace.rejected()
+        lines = [f"{len(rows)} rows of the service's listings could not be understood"]
+        return "\n".join(lines + [f"{row.reason}: {row.excerpt}" for row in rows]) + "\n"
+
+    def _pending(self) -> str:
+        """Return what the service has not been told or given yet, one JSON object a line."""
+        rows = [
+            {
+                "container": row.container_name,
+                "path": row.path.decode("utf-8", "backslashreplace"),
+                "bytes": row.size_bytes,
+                "since": row.since_s,
+                "error": row.error,
+            }
+            for row in self._parts.unsent.rows()
+        ]
+        deletes = [
+            {"container_id": container_id, "delete": file_id}
+            for container_id, file_id in self._parts.unsent.deletes()
+        ]
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*rows, *deletes])
+
+    def _status(self) -> str:
+        facts = {
+            "version": self._version,
+            "source": self._source,
+            "open_handles": len(self._parts.handles),
+            "inodes": len(self._parts.tree.inodes),
+            "spool_bytes": self._parts.store.bytes_used,
+            "unsent_files": len(self._parts.unsent.rows()),
+            "unsent_deletes": len(self._parts.unsent.deletes()),
+            "local_only_files": len(self._parts.local.all_files()),
+            "rejected_rows": len(self._parts.namespace.rejected()),
+        }
+        return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,81 @@
+"""New entries: containers, folders, files."""
+
+from __future__ import annotations
+
+from ctrfs.api.models import ContainerRequest
+from ctrfs.errors import EntryExistsError, NameTooLongError, NotPermittedError
+from ctrfs.fs.attributes import default_permissions
+from ctrfs.fs.parts import Parts
+from ctrfs.tree.entries import CONTROL_NAME
+from ctrfs.tree.names import NAME_BYTES_MAX, container_name_from_entry
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    Directory,
+    File,
+    Folder,
+    Root,
+    path_in_container,
+)
+
+# A file manager that cannot make its trash folder offers to delete for good instead.
+TRASH_NAME = b".Trash"
+
+
+class Creator:
+    """Mkdir and create; the caller holds the lock of the directory and knows the name is free."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def create_container(self, root: Root, name: bytes) -> ContainerDirectory:
+        """Create a container with the mount's defaults.
+
+        Raises:
+            NotPermittedError: The name is that of a trash folder.
+            RemoteError: The service refused.
+        """
+        if name == TRASH_NAME or name.startswith(TRASH_NAME + b"-"):
+            raise NotPermittedError("a trash folder would be a container, and billed")
+        if name == CONTROL_NAME:
+            raise EntryExistsError("the name of the control directory")
+        defaults = self._parts.config.defaults
+        policy = defaults.network_policy
+        request = ContainerRequest(
+            name=container_name_from_entry(name),
+            expires_after_minutes=defaults.expires_after_minutes,
+            memory_limit=defaults.memory_limit,
+            network_disabled=policy == "disabled",
+            allowed_domains=tuple(policy.split()) if policy and policy != "disabled" else (),
+        )
+        container = await self._parts.api.create_container(request)
+        directory = self._parts.namespace.created_container(container, name)
+        root.mtime_ns = self._parts.clock.wall_ns()
+        return directory
+
+    def create_folder(self, parent: Folder, name: bytes, permissions: int) -> Directory:
+        """Make a folder that lasts on this machine, and on the service once a file is in it."""
+        folder = self._parts.tree.new_folder(parent, name)
+        if permissions != default_permissions(self._parts.config, is_file=False):
+            folder.mode = permissions
+            self._parts.keep_facts(folder)
+        self._parts.touch(parent)
+        return folder
+
+    def create_file(self, parent: Folder, name: bytes, permissions: int) -> File:
+        """Make an empty file that the service will hear of at the first flush."""
+        file = self._parts.tree.new_file(parent, name)
+        if permissions != default_permissions(self._parts.config, is_file=True):
+            file.mode = permissions
+        file.is_local_only = self._parts.local_only.match(path_in_container(file))
+        self._parts.touch(parent)
+        return file
+
+
+def check_name(name: bytes) -> None:
+    """Refuse a name that no directory could hold.
+
+    Raises:
+        NameTooLongError: It has more than 255 bytes.
+    """
+    if len(name) > NAME_BYTES_MAX:
+        raise NameTooLongError(f"a name of {len(name)} bytes")

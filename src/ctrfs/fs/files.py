@@ -1,0 +1,169 @@
+"""Open files: from open to release."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ctrfs.content.open_file import OpenFile
+from ctrfs.errors import ContentError, CtrfsError, NoSuchEntryError
+from ctrfs.fs.attributes import OpenFlags
+from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile
+from ctrfs.fs.parts import Parts, identity_of_remote
+from ctrfs.fs.saving import Saver
+from ctrfs.tree.nodes import File, InodeNumber
+
+log = logging.getLogger(__name__)
+
+
+class Files:
+    """What is done with handles of files. Each waits only where its docstring says so."""
+
+    def __init__(
+        self, parts: Parts, saver: Saver, *, on_pages_stale: Callable[[InodeNumber], None]
+    ) -> None:
+        self._parts = parts
+        self._saver = saver
+        self._on_pages_stale = on_pages_stale
+
+    async def open(self, file: File, flags: OpenFlags) -> OpenedFile:
+        """Open a file; sends nothing, unless only a download can tell its length.
+
+        Raises:
+            TooManyOpenFilesError: The mount's limit is reached.
+            ReadOnlyError: It is to be written and cannot be.
+        """
+        self._parts.handles.check_room()
+        if flags.can_write or flags.truncate:
+            self._check_changeable(file)
+        open_file = self._hold(file)
+        is_length_new = False
+        try:
+            if flags.truncate:
+                await self._truncate_held(file, open_file, 0)
+            elif file.size_bytes is None:
+                is_length_new = True
+                with self._parts.failures.noting(file.inode):
+                    file.size_bytes = await open_file.learn_size()
+                self._on_pages_stale(file.inode)
+        except BaseException:
+            self._parts.store.release(file.inode)
+            raise
+        handle = self._parts.handles.add(FileHandle(file=file, open_file=open_file, flags=flags))
+        return OpenedFile(handle=handle, direct_io=is_length_new, keep_cache=True)
+
+    def open_new(self, file: File, flags: OpenFlags) -> OpenedFile:
+        """Open a file that was made just now; there is room for its handle."""
+        open_file = self._parts.store.create(file.inode)
+        handle = self._parts.handles.add(FileHandle(file=file, open_file=open_file, flags=flags))
+        return OpenedFile(handle=handle, direct_io=False, keep_cache=True)
+
+    async def read(self, handle: HandleNumber, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes; waits until they have come from the service.
+
+        Raises as ``OpenFile.read``.
+        """
+        opened = self._parts.handles.opened(handle)
+        if isinstance(opened, ControlHandle):
+            return opened.text[offset : offset + size]
+        try:
+            with self._parts.failures.noting(opened.file.inode):
+                return await opened.open_file.read(offset, size)
+        except ContentError:
+            # Earlier pages of the same bad download must not be served from the kernel's cache.
+            self._on_pages_stale(opened.file.inode)
+            raise
+
+    async def write(self, handle: HandleNumber, offset: int, data: bytes) -> int:
+        """Write to the local copy; waits for the rest of the file where bytes of it remain.
+
+        Raises as ``OpenFile.write``, and:
+            BadHandleError: Not open for writing.
+        """
+        opened = self._parts.handles.writable(handle)
+        self._claim(opened.file)
+        with self._parts.failures.noting(opened.file.inode):
+            written = await opened.open_file.write(offset, data)
+        self._note_change(opened.file, opened.open_file)
+        return written
+
+    async def truncate(self, file: File, size: int, handle: HandleNumber | None) -> None:
+        """Change the length; without a handle no flush will come, so the service is told now."""
+        if handle is not None:
+            opened = self._parts.handles.writable(handle)
+            await self._truncate_held(file, opened.open_file, size)
+            return
+        open_file = self._hold(file)
+        try:
+            await self._truncate_held(file, open_file, size)
+            await self._saver.save(file)
+        finally:
+            self._parts.store.release(file.inode)
+
+    async def flush(self, handle: HandleNumber) -> None:
+        """Send what the service lacks; once per close of each descriptor, idempotent.
+
+        Raises as ``Saver.save``.
+        """
+        opened = self._parts.handles.opened(handle)
+        if isinstance(opened, FileHandle) and opened.flags.can_write:
+            await self._saver.save(opened.file)
+
+    async def fsync(self, handle: HandleNumber) -> None:
+        """Return once the service has all bytes of the file; raises as ``Saver.save``."""
+        opened = self._parts.handles.opened(handle)
+        if isinstance(opened, FileHandle):
+            await self._saver.save(opened.file)
+
+    async def release(self, handle: HandleNumber) -> None:
+        """Close a handle for good; sends what came after the last flush (a mapping's pages).
+
+        Never raises for the service's sake: nobody is left to be told.
+        """
+        opened = self._parts.handles.remove(handle)
+        if not isinstance(opened, FileHandle):
+            return
+        try:
+            if opened.flags.can_write:
+                await self._saver.save(opened.file)
+        except CtrfsError as error:
+            log.warning("release of inode %d: kept unsent: %s", opened.file.inode, error)
+        finally:
+            self._parts.store.release(opened.file.inode)
+
+    def _check_changeable(self, file: File) -> None:
+        if not file.is_removed:
+            folder = file.parent or file.owner
+            self._parts.check_changeable(folder)
+            self._parts.check_takes_files(folder)
+
+    def _hold(self, file: File) -> OpenFile:
+        """Take a reference to a file's bytes, whether anybody has it open or not."""
+        open_file = self._parts.store.get(file.inode)
+        if open_file is not None:
+            self._parts.store.retain(file.inode)
+            return open_file
+        identity = identity_of_remote(file)
+        if identity is None:
+            raise NoSuchEntryError("the bytes of this file are gone")
+        return self._parts.store.open(file.inode, identity)
+
+    def _claim(self, file: File) -> None:
+        """Claim the name of a file before its bytes change: from here on they are ours."""
+        self._check_changeable(file)
+        if file.is_removed:
+            return
+        if file.parent is None:
+            self._parts.tree.give_name_back(file)
+            self._parts.namespace.changed_by_us()
+        file.is_claimed = True
+
+    async def _truncate_held(self, file: File, open_file: OpenFile, size: int) -> None:
+        self._claim(file)
+        with self._parts.failures.noting(file.inode):
+            await open_file.truncate(size)
+        self._note_change(file, open_file)
+
+    def _note_change(self, file: File, open_file: OpenFile) -> None:
+        file.size_bytes = open_file.size_bytes
+        file.mtime_ns = self._parts.clock.wall_ns()

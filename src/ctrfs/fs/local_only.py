@@ -1,0 +1,73 @@
+"""Names whose files stay on this machine: docs/semantics.md, promise 22."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from ctrfs.errors import ConfigError
+from ctrfs.tree.nodes import EntryPath
+
+REGEX_MARK: Final = "re:"
+
+
+class LocalOnlyNames:
+    """A list of patterns, compiled once.
+
+    A pattern without a slash is matched against the name, one with a slash against the path
+    inside the container; ``*`` and ``?`` stop at a slash, ``**`` does not. ``re:`` introduces
+    a regular expression for the whole name.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        """Compile ``patterns``.
+
+        Raises:
+            ConfigError: One of them cannot be understood.
+        """
+        names: list[str] = []
+        paths: list[str] = []
+        for pattern in patterns:
+            (paths if "/" in pattern else names).append(_regex_from(pattern))
+        self._name = re.compile("|".join(names).encode() or b"(?!)", re.DOTALL)
+        self._path = re.compile("|".join(paths).encode() or b"(?!)", re.DOTALL)
+
+    def match(self, path: EntryPath) -> bool:
+        """Tell whether the file at ``path`` inside its container stays on this machine."""
+        if self._name.fullmatch(path[-1]):
+            return True
+        return self._path.fullmatch(b"/".join(path)) is not None
+
+
+def _regex_from(pattern: str) -> str:
+    if pattern.startswith(REGEX_MARK):
+        regex = f"(?:{pattern.removeprefix(REGEX_MARK)})"
+        try:
+            re.compile(regex.encode())
+        except re.error as error:
+            raise ConfigError(
+                f"local_only: {pattern!r} is no regular expression: {error}"
+            ) from None
+        return regex
+    regex = ""
+    position = 0
+    while position < len(pattern):
+        token = _TOKEN.match(pattern, position)
+        assert token is not None  # the last alternative takes any character
+        regex += _GLOB.get(token[0]) or _class_or_literal(token[0])
+        position = token.end()
+    return f"(?:{regex})"
+
+
+_TOKEN: Final = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", re.DOTALL)
+_GLOB: Final = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _class_or_literal(token: str) -> str:
+    if len(token) == 1:
+        return re.escape(token)
+    inner = token[1:-1].replace("\\", r"\\").replace("[", r"\[")
+    negated = inner.startswith("!")
+    members = inner[1:] if negated else inner.replace("^", r"\^", 1)
+    return f"[{'^' if negated else ''}{members.replace(']', chr(92) + ']')}]"

@@ -1,0 +1,368 @@
+"""Rename, on a service that has none: stored again under the new name, then deleted.
+
+In every case the new name is on the service before the old one goes, and what stood at the
+new name goes last. A file with unsent bytes, or one that lives on this machine, only changes
+its name here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ctrfs.api.models import ContainerFile, ContainerRequest, FileId
+from ctrfs.content.open_file import OpenFile
+from ctrfs.errors import (
+    CrossContainerError,
+    CtrfsError,
+    DirectoryNotEmptyError,
+    EntryExistsError,
+    IsADirectoryEntryError,
+    NotADirectoryEntryError,
+    NotPermittedError,
+    UnsupportedRenameError,
+)
+from ctrfs.fs.parts import Parts, identity_of_remote, unsent_key
+from ctrfs.fs.removing import Remover
+from ctrfs.fs.saving import Saver, identity_of
+from ctrfs.tree.making import folder_key
+from ctrfs.tree.names import container_name_from_entry
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    Directory,
+    EntryPath,
+    File,
+    Folder,
+    Parent,
+    Root,
+    owner_of,
+    path_in_container,
+)
+
+# Files of a folder that are sent again at once: the service takes a second for each.
+FILES_AT_ONCE: Final = 8
+# How often a folder is looked over again for files that changed while it was moved.
+ROUNDS_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A file of a moving folder, stored again where it will be."""
+
+    file: File
+    old: ContainerFile
+    new: ContainerFile
+    digest: str
+    size_bytes: int
+
+
+class Mover:
+    """Rename; the caller holds the locks of both directories."""
+
+    def __init__(self, parts: Parts, saver: Saver, remover: Remover) -> None:
+        self._parts = parts
+        self._saver = saver
+        self._remover = remover
+
+    async def move_file(
+        self, file: File, parent: Folder, name: bytes, *, target: File | Directory | None
+    ) -> None:
+        """Give ``file`` the name ``name`` in ``parent``, in the place of ``target``.
+
+        Raises:
+            IsADirectoryEntryError: ``target`` is a folder.
+            RemoteError: The service did not take the file again; nothing has changed.
+        """
+        if isinstance(target, Directory):
+            raise IsADirectoryEntryError("a folder has that name")
+        inodes = [file.inode] + ([target.inode] if target is not None else [])
+        async with self._parts.file_locks.hold(*inodes):
+            if target is not None:
+                await self._remover.keep_for_openers(target)
+            is_local = self._parts.local_only.match((*path_in_container(parent), name))
+            with self._parts.failures.noting(file.inode):
+                if is_local:
+                    await self._move_to_local(file, parent, name, target)
+                elif self._can_wait(file, parent):
+                    self._rename_only(file, parent, name, target)
+                else:
+                    await self._store_again(file, parent, name, target)
+
+    async def move_folder(
+        self, folder: Directory, parent: Folder, name: bytes, *, target: File | Directory | None
+    ) -> None:
+        """Give ``folder`` and all in it another place in the same container.
+
+        All files are stored at their new paths first; then the folder moves in one step; then
+        the old files are deleted. If a file cannot be stored, the new ones are deleted again.
+
+        Raises:
+            CrossContainerError: Another container, or more files than ``rename_dir_limit``.
+            UnsupportedRenameError: Into itself.
+            NotADirectoryEntryError: ``target`` is a file.
+            DirectoryNotEmptyError: ``target`` has entries.
+            RemoteError: The service did not take a file again; nothing has changed.
+        """
+        if isinstance(target, File):
+            raise NotADirectoryEntryError("a file has that name")
+        if owner_of(parent) is not folder.owner:
+            raise CrossContainerError("a folder is copied to another container, not moved")
+        step: Parent | None = parent
+        while step is not None:
+            if step is folder:
+                raise UnsupportedRenameError("a folder cannot go into itself")
+            step = step.parent
+        if target is not None and target.children:
+            raise DirectoryNotEmptyError("the folder of that name has entries")
+        new_path = (*path_in_container(parent), name)
+        copies = await self._copy_all(folder, new_path)
+        self._move_folder_here(folder, parent, name, target)
+        for copy in copies:
+            self._parts.namespace.hide(folder.owner, copy.old.id)
+            self._parts.namespace.stored(copy.file, copy.new, digest=copy.digest)
+            copy.file.size_bytes = copy.size_bytes
+            self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
+            self._parts.keep_facts(copy.file)
+        await self._delete_at_once(folder.owner, [copy.old.id for copy in copies])
+
+    async def move_container(
+        self, directory: ContainerDirectory, name: bytes, *, target: ContainerDirectory | None
+    ) -> None:
+        """Create an empty container again under another name.
+
+        Raises:
+            CrossContainerError: It is not empty; programs then copy and delete.
+            DirectoryNotEmptyError: The container of that name is not empty.
+            RemoteError: The service refused.
+        """
+        await self._parts.namespace.refetch(directory)
+        if directory.children:
+            raise CrossContainerError("a container with files is copied, not renamed")
+        if target is not None:
+            await self._remover.remove_container(target)
+        old = directory.container
+        new = await self._parts.api.create_container(
+            ContainerRequest(
+                name=container_name_from_entry(name),
+                expires_after_minutes=old.expires_after_minutes,
+                memory_limit=old.memory_limit,
+                network_disabled=old.network_policy == "disabled",
+            )
+        )
+        self._parts.namespace.replaced_container(directory, new, name)
+        await self._parts.api.delete_container(old.id)
+
+    async def _move_to_local(
+        self, file: File, parent: Folder, name: bytes, target: File | None
+    ) -> None:
+        """The new name never leaves this machine: keep the bytes here, delete them there."""
+        async with self._held(file) as open_file:
+            await open_file.complete()
+            open_file.is_resident = True
+            old_owner, remote = file.owner, file.remote
+            was_local_path = path_in_container(file) if file.is_local_only else None
+            if target is not None:
+                await self._remover.remove_locked(target)
+            self._place(file, parent, name)
+            file.is_local_only = True
+            await self._saver.keep_local(file, open_file)
+            if was_local_path is not None:
+                self._parts.local.remove_file(old_owner.container.id, b"/".join(was_local_path))
+            self._parts.tree.unbind(file)
+            gone = [*file.replaces, *([remote.id] if remote is not None else [])]
+            file.replaces = ()
+            await self._saver.delete_all(old_owner, gone)
+
+    def _can_wait(self, file: File, parent: Folder) -> bool:
+        """Tell whether a flush is sure to come that will store the file under its new name."""
+        return (
+            file.is_claimed
+            and not file.is_local_only
+            and file.owner is owner_of(parent)
+            and self._parts.handles.is_being_written(file.inode)
+        )
+
+    def _rename_only(self, file: File, parent: Folder, name: bytes, target: File | None) -> None:
+        """Change the name here; the flush stores the bytes there and deletes what was."""
+        replaced = self._step_over(target)
+        for file_id in replaced:
+            self._parts.namespace.hide(file.owner, file_id)
+        self._place(file, parent, name)
+        file.replaces = (*file.replaces, *replaced)
+        if target is not None:
+            self._forget_target(target)
+
+    async def _store_again(
+        self, file: File, parent: Folder, name: bytes, target: File | None
+    ) -> None:
+        """Store the bytes under the new name, then delete the old and the replaced."""
+        old_owner, old = file.owner, file.remote
+        local_path = path_in_container(file) if file.is_local_only else None
+        new_path = (*path_in_container(parent), name)
+        async with self._held(file) as open_file, open_file.sending() as outgoing:
+            stored = await self._saver.upload(owner_of(parent), new_path, outgoing)
+            outgoing.settle(identity_of(stored, outgoing))
+            open_file.is_resident = False
+            replaced = self._step_over(target)
+            if old_owner is not owner_of(parent):
+                self._parts.tree.unbind(file)
+            self._place(file, parent, name)
+            file.is_local_only = False
+            file.replaces = (*file.replaces, *replaced)
+            gone = self._saver.bind(file, stored, outgoing)
+        self._parts.unsent.remove(unsent_key(file.inode))
+        if local_path is not None:
+            self._parts.local.remove_file(old_owner.container.id, b"/".join(local_path))
+        if target is not None:
+            self._forget_target(target)
+        if old is not None and old_owner is not file.owner:
+            self._parts.overlay.drop(old_owner.container.id, old.id)
+            await self._saver.delete_all(old_owner, [old.id])
+        await self._saver.delete_all(file.owner, gone)
+
+    async def _copy_all(self, folder: Directory, new_path: EntryPath) -> list[_Copy]:
+        """Store every file of ``folder`` again, until none has changed meanwhile."""
+        done: dict[File, _Copy] = {}
+        for _round in range(ROUNDS_MAX):
+            todo = [
+                file
+                for file in self._parts.tree.files_below(folder)
+                if file.remote is not None and not file.is_claimed
+                and (file not in done or done[file].old != file.remote)
+            ]  # fmt: skip
+            if len(todo) > self._parts.config.rename_dir_limit:
+                raise CrossContainerError(f"{len(todo)} files are in it: copied, not moved")
+            stale = [done[file].new.id for file in todo if file in done]
+            if not todo:
+                still_there = set(self._parts.tree.files_below(folder))
+                return [copy for file, copy in done.items() if file in still_there]
+            failures: list[CtrfsError] = []
+            limiter = trio.CapacityLimiter(FILES_AT_ONCE)
+            async with trio.open_nursery() as nursery:
+                for file in todo:
+                    nursery.start_soon(
+                        self._copy_one, file, folder, new_path, (done, failures, limiter)
+                    )
+            await self._delete_at_once(folder.owner, stale)
+            if failures:
+                await self._delete_at_once(folder.owner, [copy.new.id for copy in done.values()])
+                raise failures[0]
+        await self._delete_at_once(folder.owner, [copy.new.id for copy in done.values()])
+        raise CrossContainerError("files in it keep changing")
+
+    async def _copy_one(
+        self,
+        file: File,
+        folder: Directory,
+        new_path: EntryPath,
+        shared: tuple[dict[File, _Copy], list[CtrfsError], trio.CapacityLimiter],
+    ) -> None:
+        done, failures, limiter = shared
+        async with limiter:
+            old = file.remote
+            if failures or old is None:
+                return
+            inner = path_in_container(file)[len(path_in_container(folder)) :]
+            try:
+                async with self._held(file) as open_file, open_file.sending() as outgoing:
+                    new = await self._saver.upload(folder.owner, (*new_path, *inner), outgoing)
+                    outgoing.settle(identity_of(new, outgoing))
+                    self._parts.namespace.hide(folder.owner, new.id)
+                    done[file] = _Copy(file, old, new, outgoing.digest, outgoing.size_bytes)
+            except CtrfsError as error:
+                failures.append(error)
+
+    def _move_folder_here(
+        self, folder: Directory, parent: Folder, name: bytes, target: Directory | None
+    ) -> None:
+        """Move the node and all that this machine keeps of it; one step."""
+        container_id = folder.owner.container.id
+        old_parent = folder.parent
+        assert old_parent is not None
+        old_path = path_in_container(folder)
+        inner = [()] + [
+            path_in_container(below)[len(old_path) :]
+            for below in self._parts.tree.folders_below(folder)
+        ]
+        if target is not None:
+            self._parts.tree.remove_folder(target)
+        self._parts.tree.keep_folder(old_parent)
+        self._parts.tree.place(folder, parent, name)
+        new_path = path_in_container(folder)
+        self._parts.local.rename_folder(container_id, b"/".join(old_path), b"/".join(new_path))
+        self._parts.tree.keep_folder(folder)
+        for path in inner:
+            self._parts.overlay.move(
+                container_id, folder_key((*old_path, *path)), folder_key((*new_path, *path))
+            )
+        self._parts.touch(old_parent, parent)
+
+    @asynccontextmanager
+    async def _held(self, file: File) -> AsyncIterator[OpenFile]:
+        """Have the file open for the time of the block."""
+        open_file = self._parts.store.get(file.inode)
+        if open_file is None:
+            identity = identity_of_remote(file)
+            assert identity is not None
+            open_file = self._parts.store.open(file.inode, identity)
+        else:
+            self._parts.store.retain(file.inode)
+        try:
+            yield open_file
+        finally:
+            self._parts.store.release(file.inode)
+
+    def _place(self, file: File, parent: Folder, name: bytes) -> None:
+        old_parent = file.parent
+        self._parts.tree.place(file, parent, name)
+        if old_parent is not None:
+            self._parts.tree.keep_folder(old_parent)
+            self._parts.touch(old_parent)
+        self._parts.touch(parent)
+
+    def _step_over(self, target: File | None) -> Sequence[FileId]:
+        """Take the name of what is replaced; return the ids that the user overwrote with it."""
+        if target is None:
+            return ()
+        self._parts.tree.take_name(target)
+        return (*target.replaces, *((target.remote.id,) if target.remote is not None else ()))
+
+    def _forget_target(self, target: File) -> None:
+        if target.is_local_only:
+            path = (
+                (*path_in_container(target.former_parent), target.name)
+                if target.former_parent
+                else ()
+            )
+            self._parts.local.remove_file(target.owner.container.id, b"/".join(path))
+        self._remover.forget_bytes(target)
+
+    async def _delete_at_once(self, owner: ContainerDirectory, ids: Sequence[FileId]) -> None:
+        for start in range(0, len(ids), FILES_AT_ONCE):
+            await self._saver.delete_all(owner, ids[start : start + FILES_AT_ONCE])
+
+
+def check_rename(
+    source: ContainerDirectory | Directory | File,
+    parent: Parent,
+    target: ContainerDirectory | Directory | File | None,
+    *,
+    no_replace: bool,
+) -> None:
+    """Refuse what no rename can be.
+
+    Raises:
+        EntryExistsError: The name is taken and must not be replaced.
+        NotPermittedError: A file would come to stand beside the containers.
+        CrossContainerError: A folder would become a container, or the reverse.
+    """
+    if target is not None and no_replace:
+        raise EntryExistsError("the name is taken")
+    if isinstance(parent, Root) and isinstance(source, File):
+        raise NotPermittedError("only containers stand in the root")
+    if isinstance(parent, Root) != isinstance(source, ContainerDirectory):
+        raise CrossContainerError("a folder becomes a container, or the reverse, by copying")

@@ -1,0 +1,126 @@
+"""What the operations share: the floors below, built once in ``mount.run``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ctrfs.api.protocol import ContainersApi
+from ctrfs.clock import Clock
+from ctrfs.config import ContentConfig, FileSystemConfig
+from ctrfs.content.identity import ContentIdentity
+from ctrfs.content.store import ContentStore
+from ctrfs.content.upload import Uploader
+from ctrfs.disk.local_entries import LocalEntries
+from ctrfs.disk.overlay import Overlay, OverlayRow
+from ctrfs.disk.unsent import UnsentFiles
+from ctrfs.errors import NotPermittedError, ReadOnlyError, StaleHandleError
+from ctrfs.fs.failure_log import FailureLog
+from ctrfs.fs.handles import HandleTable
+from ctrfs.fs.local_only import LocalOnlyNames
+from ctrfs.keyed_lock import KeyedLock
+from ctrfs.tree.entries import EntryTree
+from ctrfs.tree.making import overlay_key
+from ctrfs.tree.names import OUTSIDE_FOLDER
+from ctrfs.tree.namespace import Namespace
+from ctrfs.tree.naming import NamingRules
+from ctrfs.tree.nodes import (
+    EntryPath,
+    File,
+    Folder,
+    InodeNumber,
+    Parent,
+    Root,
+    owner_of,
+    path_in_container,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The floors below and the tables of this floor; holds them, decides nothing.
+
+    Lock order: directories (sorted), then files (sorted); neither is held while a listing of
+    its own container is fetched on behalf of a lookup.
+    """
+
+    api: ContainersApi
+    clock: Clock
+    config: FileSystemConfig
+    content_config: ContentConfig
+    tree: EntryTree
+    namespace: Namespace
+    naming: NamingRules
+    store: ContentStore
+    uploader: Uploader
+    overlay: Overlay
+    local: LocalEntries
+    unsent: UnsentFiles
+    local_only: LocalOnlyNames
+    handles: HandleTable
+    failures: FailureLog = field(default_factory=FailureLog)
+    directory_locks: KeyedLock[int] = field(default_factory=KeyedLock)
+    file_locks: KeyedLock[int] = field(default_factory=KeyedLock)
+
+    def keep_facts(self, node: Root | Folder | File) -> None:
+        """Keep the time and mode of an entry where the next mount finds them; not the root's."""
+        if isinstance(node, Root):
+            return
+        key = overlay_key(node)
+        if key is not None:
+            owner = node.owner if isinstance(node, File) else owner_of(node)
+            row = OverlayRow(mtime_ns=node.mtime_ns, mode=node.mode)
+            self.overlay.put(owner.container.id, key, row)
+
+    def touch(self, *folders: Folder) -> None:
+        """Give folders whose entries have just changed the present as their time."""
+        for folder in folders:
+            folder.mtime_ns = self.clock.wall_ns()
+
+    def check_changeable(self, directory: Parent) -> None:
+        """Refuse changes where none can be made.
+
+        Raises:
+            ReadOnlyError: The mount is read-only, or the container has expired.
+            StaleHandleError: The container is gone.
+        """
+        if self.config.read_only:
+            raise ReadOnlyError("mounted read-only")
+        if isinstance(directory, Root):
+            return
+        owner = owner_of(directory)
+        if owner.is_gone:
+            raise StaleHandleError(f"container {owner.container.id} is gone")
+        if owner.container.is_expired:
+            raise ReadOnlyError(f"container {owner.container.id} has expired")
+
+    def check_takes_files(self, folder: Folder) -> None:
+        """Refuse what would have to be uploaded to a place where no upload lands.
+
+        Raises:
+            NotPermittedError: Outside the data folder.
+        """
+        if is_outside(path_in_container(folder)):
+            raise NotPermittedError("uploads land in the data folder, not under @root")
+
+
+def is_outside(path: EntryPath) -> bool:
+    """Tell whether a path inside a container lies outside the data folder."""
+    return path[:1] == (OUTSIDE_FOLDER,)
+
+
+def unsent_key(inode: InodeNumber) -> str:
+    """Return the key under which unsent bytes of a file of this mount are recorded."""
+    return f"inode-{inode}"
+
+
+def identity_of_remote(file: File) -> ContentIdentity | None:
+    """Return the identity of the bytes that the service has of ``file``."""
+    if file.remote is None:
+        return None
+    return ContentIdentity(
+        container_id=file.remote.container_id,
+        file_id=file.remote.id,
+        size_bytes=file.size_bytes if file.remote.size_bytes is None else file.remote.size_bytes,
+        created_at_s=file.remote.created_at_s,
+        digest=file.digest,
+    )

@@ -1,0 +1,238 @@
+"""Bringing a file's bytes to the service, and keeping them where that fails.
+
+The service cannot overwrite. So a changed file is stored as a new one, its inode is bound to
+the new id in one step, and only then is the old id deleted: at every instant the service has
+the old bytes or the new ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import trio
+
+from ctrfs.api.models import ContainerFile, ContainerId, FileId
+from ctrfs.content.identity import ContentIdentity
+from ctrfs.content.open_file import FileState, OpenFile, Outgoing
+from ctrfs.disk.local_entries import LocalFileRow
+from ctrfs.disk.unsent import UnsentRow
+from ctrfs.errors import (
+    ContainerExpiredError,
+    CtrfsError,
+    LocalDiskError,
+    RemoteError,
+    RemoteNotFoundError,
+    StaleHandleError,
+)
+from ctrfs.fs.failure_log import text_of
+from ctrfs.fs.parts import Parts, unsent_key
+from ctrfs.tree.naming import Landing
+from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File, path_in_container
+from ctrfs.units import NS_PER_S
+
+log = logging.getLogger(__name__)
+
+
+class Saver:
+    """Sends what the service lacks."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def save(self, file: File) -> None:
+        """Return once the service (or, for local-only names, this disk) has the bytes.
+
+        Idempotent: a file without unsent bytes costs nothing. Waits for a save of the same
+        file under way. Cancelled, the bytes stay as unsent as they were.
+
+        Raises:
+            RemoteError: The service did not take them; they are kept and recorded.
+            StaleHandleError: The container is gone; they are kept and recorded.
+            LocalDiskError: This machine's disk failed.
+        """
+        if not file.is_claimed or file.is_removed:
+            return
+        async with self._parts.file_locks.hold(file.inode):
+            await self.save_locked(file)
+
+    async def save_locked(self, file: File) -> None:
+        """Do what ``save`` does, for a caller that holds the file's lock."""
+        open_file = self._parts.store.get(file.inode)
+        if open_file is None or not file.is_claimed or file.is_removed:
+            return
+        if open_file.state is FileState.CLEAN:
+            file.is_claimed = False
+        elif file.is_local_only:
+            await self.keep_local(file, open_file)
+        else:
+            with self._parts.failures.noting(file.inode):
+                await self._send(file, open_file)
+            self._parts.failures.clear(file.inode)
+
+    async def keep_local(self, file: File, open_file: OpenFile) -> None:
+        """Record a local-only file so that it outlives this mount.
+
+        Raises:
+            LocalDiskError: This machine's disk did not take it.
+        """
+        open_file.is_resident = True
+        await open_file.sync_to_disk()
+        row = LocalFileRow(
+            container_id=file.owner.container.id,
+            path=b"/".join(path_in_container(file)),
+            spool_name=open_file.spool_name,
+            size_bytes=open_file.size_bytes or 0,
+            mtime_ns=file.mtime_ns,
+            mode=file.mode,
+        )
+        self._parts.local.put_file(row)
+        file.is_claimed = False
+
+    async def upload(
+        self, owner: ContainerDirectory, path: EntryPath, outgoing: Outgoing
+    ) -> ContainerFile:
+        """Store ``outgoing`` as a new file that shows at ``path``; return what was stored.
+
+        Raises:
+            RemoteError: The service did not take it.
+            StaleHandleError: The container is gone.
+        """
+        naming = self._parts.naming
+        name = naming.stored_name(path)
+        stored = await self._upload_as(owner, name, outgoing)
+        landing = naming.learn(path, name=name, digest=outgoing.digest, answer=stored)
+        if landing is Landing.MISPLACED:
+            again = await self._upload_as(owner, naming.stored_name(path), outgoing)
+            if again.id != stored.id:
+                await self.delete_all(owner, [stored.id])
+            stored = again
+        return stored
+
+    async def delete_all(self, owner: ContainerDirectory, file_ids: Iterable[FileId]) -> None:
+        """Delete files that others have replaced; hidden at once, recorded where it fails.
+
+        Never raises for the service's sake: the new bytes are safe, which is what was asked.
+        """
+        ids = list(file_ids)
+        for file_id in ids:
+            self._parts.namespace.hide(owner, file_id)
+        async with trio.open_nursery() as nursery:
+            for file_id in ids:
+                nursery.start_soon(self._delete, owner.container.id, file_id)
+
+    async def _delete(self, container_id: ContainerId, file_id: FileId) -> None:
+        try:
+            await self._parts.api.delete_file(container_id, file_id)
+        except (RemoteNotFoundError, ContainerExpiredError):
+            log.debug("replaced file %s was gone already", file_id)
+        except RemoteError as error:
+            log.warning("replaced file %s could not be deleted: %s", file_id, error)
+            self._parts.unsent.put_delete(container_id, file_id)
+
+    async def _send(self, file: File, open_file: OpenFile) -> None:
+        digest = ""
+        try:
+            async with open_file.sending() as outgoing:
+                digest = outgoing.digest
+                remote = file.remote
+                if remote is not None and _is_stored_already(file, outgoing):
+                    outgoing.settle(identity_of(remote, outgoing))
+                    file.is_claimed = False
+                    self._parts.keep_facts(file)
+                    self._parts.unsent.remove(unsent_key(file.inode))
+                    return
+                path = path_in_container(file)
+                stored = await self.upload(file.owner, path, outgoing)
+                outgoing.settle(identity_of(stored, outgoing))
+                replaced = self.bind(file, stored, outgoing)
+        except CtrfsError as error:
+            await self._keep_unsent(file, open_file, digest=digest, error=error)
+            raise
+        self._parts.unsent.remove(unsent_key(file.inode))
+        await self.delete_all(file.owner, replaced)
+
+    def bind(self, file: File, stored: ContainerFile, outgoing: Outgoing) -> list[FileId]:
+        """Let ``file`` be what was stored; return the ids that it replaces.
+
+        An id is not replaced if the answer bears it, or its stored path: on some servers it
+        is the same file.
+        """
+        replaced = [file_id for file_id in file.replaces if file_id != stored.id]
+        old = file.remote
+        if old is not None and old.id != stored.id and old.path != stored.path:
+            replaced.append(old.id)
+        for file_id in replaced:
+            self._parts.namespace.hide(file.owner, file_id)
+        if old is not None:
+            self._parts.overlay.drop(file.owner.container.id, old.id)
+        self._parts.namespace.stored(file, stored, digest=outgoing.digest)
+        file.size_bytes = outgoing.size_bytes
+        self._parts.keep_facts(file)
+        return replaced
+
+    async def _upload_as(
+        self, owner: ContainerDirectory, name: str, outgoing: Outgoing
+    ) -> ContainerFile:
+        container_id = owner.container.id
+
+        async def send() -> ContainerFile:
+            return await self._parts.uploader.send(
+                container_id,
+                stored_name=name,
+                outgoing=outgoing,
+                is_known=owner.files.__contains__,
+            )
+
+        try:
+            return await self._parts.namespace.when_ready(container_id, send)
+        except (RemoteNotFoundError, ContainerExpiredError) as error:
+            raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
+
+    async def _keep_unsent(
+        self, file: File, open_file: OpenFile, *, digest: str, error: CtrfsError
+    ) -> None:
+        """Record all that is needed to send the bytes later."""
+        path = path_in_container(file)
+        replaces = (*file.replaces, *((file.remote.id,) if file.remote is not None else ()))
+        try:
+            await open_file.sync_to_disk()
+            self._parts.unsent.put(
+                UnsentRow(
+                    key=unsent_key(file.inode),
+                    container_id=file.owner.container.id,
+                    container_name=file.owner.container.name,
+                    path=b"/".join(path),
+                    stored_name=b"/".join(path).decode("utf-8", "surrogateescape"),
+                    spool_name=open_file.spool_name,
+                    size_bytes=open_file.size_bytes or 0,
+                    digest=digest,
+                    replaces=replaces,
+                    mtime_ns=file.mtime_ns,
+                    mode=file.mode,
+                    error=text_of(error),
+                    since_s=self._parts.clock.wall_ns() // NS_PER_S,
+                )
+            )
+        except LocalDiskError:
+            log.exception("unsent bytes of inode %d could not be recorded", file.inode)
+
+
+def identity_of(stored: ContainerFile, outgoing: Outgoing) -> ContentIdentity:
+    """Return the content identity of bytes that the service has just taken."""
+    return ContentIdentity(
+        container_id=stored.container_id,
+        file_id=stored.id,
+        size_bytes=outgoing.size_bytes,
+        created_at_s=stored.created_at_s,
+        digest=outgoing.digest,
+    )
+
+
+def _is_stored_already(file: File, outgoing: Outgoing) -> bool:
+    """Tell whether the service has exactly these bytes under exactly this name already."""
+    return (
+        file.digest == outgoing.digest
+        and not file.replaces
+        and file.shown_at == path_in_container(file)
+    )
