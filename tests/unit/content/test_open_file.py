@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,6 @@ from ctrfs.errors import (
 )
 from ctrfs.tree.nodes import InodeNumber
 from ctrfs.units import GIB, KIB, MIB
-import contextlib
 
 INODE = InodeNumber(7)
 CONTENT = bytes(range(95))
@@ -179,6 +179,7 @@ async def test_writers_wait_for_an_upload_and_readers_do_not(bench: Bench) -> No
     async with trio.open_nursery() as writers:
         async with file.sending() as outgoing:
             writers.start_soon(file.write, 0, b"after!")
+            await trio.testing.wait_all_tasks_blocked()
             writers.start_soon(file.truncate, 2)
             await trio.testing.wait_all_tasks_blocked()
             assert await file.read(0, 10) == b"before"
