@@ -287,12 +287,12 @@ class ServiceProcess(ServiceControl):
     def stop(self) -> int:
         """End the process as an administrator would; return its exit code."""
         self._running().send_signal(signal.SIGTERM)
-        return self._reap()
+        return self.wait()
 
     def kill(self) -> None:
         """End the process as a crash would."""
         self._running().kill()
-        self._reap()
+        self.wait()
 
     @override
     def request(
@@ -315,7 +315,8 @@ class ServiceProcess(ServiceControl):
         assert self._process is not None, "the service does not run"
         return self._process
 
-    def _reap(self) -> int:
+    def wait(self) -> int:
+        """Wait until the process has ended by itself; return its exit code."""
         process = self._running()
         code = process.wait(_STOP_TIMEOUT_S)
         if process.stdout is not None:

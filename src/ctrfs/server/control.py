@@ -15,8 +15,11 @@ from ctrfs.server.faults import rule_from_json
 from ctrfs.server.files import Files
 from ctrfs.server.messages import Request, Response, json_response, read_whole
 from ctrfs.server.service import Service
+from ctrfs.units import MIB
 
 CONTROL: Final = "_control"
+# Planted files come whole, in JSON.
+_BODY_BYTES_MAX: Final = 256 * MIB
 # SQLite holds 64 bits; the year 9999 is hostile enough.
 _CREATED_AT_S_MAX: Final = 253_402_300_799
 
@@ -34,7 +37,7 @@ class Control:
         Raises:
             RefusedError: There is no such control, or its body does not fit.
         """
-        fields = checks.json_object(await read_whole(request))
+        fields = checks.json_object(await read_whole(request, bytes_max=_BODY_BYTES_MAX))
         try:
             return await self._dispatch(request, fields)
         except ConfigError as error:
@@ -76,10 +79,11 @@ class Control:
         ):
             raise ConfigError("created_at must be a whole number of seconds since 1970")
         content = _content(fields)
+        self._service.usable_container(container_id)
         blob = await self._keep(content)
-        container = self._service.usable_container(container_id)
+        self._files.require_container(container_id, blob)
         record = self._files.add(
-            container.id, path=path, blob=blob, source=source, created_at_s=created_at_s
+            container_id, path=path, blob=blob, source=source, created_at_s=created_at_s
         )
         await self._service.state.flush()
         return json_response(bodies.file_body(record))

@@ -17,7 +17,7 @@ from ctrfs.server.messages import (
     json_response,
     read_whole,
 )
-from ctrfs.server.multipart import Upload, receive_upload
+from ctrfs.server.multipart import receive_upload
 from ctrfs.server.records import FileRecord, StoredFileRecord
 from ctrfs.server.refusals import RefusedError
 from ctrfs.server.service import Service
@@ -163,23 +163,28 @@ class Files:
         )
         return self._service.state.add_file(record)
 
+    def require_container(self, container_id: str, blob: Blob) -> None:
+        """Look again at what was true before ``blob`` came in; if it no longer is, drop it.
+
+        Raises:
+            RefusedError: The container was deleted, or expired, meanwhile.
+        """
+        try:
+            self._service.usable_container(container_id)
+        except RefusedError:
+            self._service.state.blobs.remove(blob.name)
+            raise
+
     # Inside
 
     async def _upload(self, container_id: str, request: Request, content_type: str) -> FileRecord:
         blobs = self._service.state.blobs
         upload = await receive_upload(request.body, content_type=content_type, blobs=blobs)
-        try:
-            self._check(container_id, upload)
-        except RefusedError:
-            blobs.remove(upload.blob.name)
-            raise
-        return self._add_upload(container_id, upload.name, upload.blob)
-
-    def _check(self, container_id: str, upload: Upload) -> None:
         if self._service.behaviour.refuse_empty and upload.blob.size_bytes == 0:
+            blobs.remove(upload.blob.name)
             raise refusals.bad_request("File is empty.")
-        # It may have been deleted, or have expired, while the bytes came in.
-        self._service.usable_container(container_id)
+        self.require_container(container_id, upload.blob)
+        return self._add_upload(container_id, upload.name, upload.blob)
 
     def _add_upload(self, container_id: str, name: str, blob: Blob) -> FileRecord:
         behaviour = self._service.behaviour

@@ -142,13 +142,19 @@ class Connection:
             event = self._http.next_event()
             if not isinstance(event, type) or event is h11.PAUSED:
                 return event
-            received = await self._stream.receive_some(_RECEIVE_BYTES)
-            self._http.receive_data(received)
+            self._http.receive_data(await self._stream.receive_some(self._receivable_bytes()))
+
+    def _receivable_bytes(self) -> int:
+        """Return how much to receive at once: never more of a head than is allowed."""
+        if self._http.their_state is not h11.IDLE:
+            return _RECEIVE_BYTES
+        pending, _ = self._http.trailing_data
+        return self._limits.head_bytes_max + 1 - len(pending)
 
     async def _body(self) -> AsyncGenerator[bytes, None]:
         while True:
             if self._http.they_are_waiting_for_100_continue:
-                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
                 await self._stream.send_all(self._http.send(go_on) or b"")
             event: h11.Event | type[h11.PAUSED] | None = None
             with trio.move_on_after(self._limits.stall_s):

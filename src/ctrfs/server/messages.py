@@ -16,8 +16,8 @@ from ctrfs.units import MIB
 Headers = tuple[tuple[str, str], ...]
 
 _PIECE_BYTES: Final = 1 * MIB
-# Planted files come as JSON too; the largest body of the service itself is some KiB.
-JSON_BYTES_MAX: Final = 8 * MIB
+# The largest JSON that the service knows is some KiB.
+JSON_BYTES_MAX: Final = 1 * MIB
 
 
 class Request:
@@ -123,17 +123,17 @@ class Response:
             self.body.close()
 
 
-async def read_whole(request: Request) -> bytes:
+async def read_whole(request: Request, *, bytes_max: int = JSON_BYTES_MAX) -> bytes:
     """Return the whole body of a request that holds JSON.
 
     Raises:
-        RefusedError: It is longer than any JSON this service takes.
+        RefusedError: It is longer than ``bytes_max``.
     """
     pieces: list[bytes] = []
     size_bytes = 0
     async for piece in request.body:
         size_bytes += len(piece)
-        if size_bytes > JSON_BYTES_MAX:
+        if size_bytes > bytes_max:
             raise refusals.too_large("The JSON body of the request is too large.")
         pieces.append(piece)
     return b"".join(pieces)

@@ -365,7 +365,7 @@ async def test_an_unknown_stored_file_is_not_copied(
 
 
 async def test_json_beyond_the_limit_is_refused(call: Caller) -> None:
-    answer = await call("POST", "/containers", body=b" " * (8 * 1024 * 1024 + 1))
+    answer = await call("POST", "/containers", body=b" " * (1024 * 1024 + 1))
 
     assert answer.status == 413
 

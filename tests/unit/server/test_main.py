@@ -1,0 +1,166 @@
+"""The service as a process: addresses, its one line, its end, its one data directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.service import ServiceError, ServiceProcess
+
+from ctrfs.config import Secret
+from ctrfs.errors import ConfigError
+from ctrfs.server.main import ServeConfig, TcpAddress, UnixAddress, address_from_text
+
+COMMAND = [sys.executable, "-c", "from ctrfs.cli.serve import serve; serve()"]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8400", TcpAddress(host="127.0.0.1", port=8400)),
+        ("localhost:0", TcpAddress(host="localhost", port=0)),
+        ("[::1]:80", TcpAddress(host="::1", port=80)),
+        ("unix:/run/a b", UnixAddress(path=Path("/run/a b"))),
+    ],
+)
+def test_an_address_is_a_host_and_a_port_or_a_socket(
+    text: str, address: TcpAddress | UnixAddress
+) -> None:
+    assert address_from_text(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "8400", "host:", ":80", "host:99999", "host:x", "unix:"])
+def test_anything_else_is_no_address(text: str) -> None:
+    with pytest.raises(ConfigError):
+        address_from_text(text)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com"])  # noqa: S104
+def test_an_address_that_others_reach_needs_a_key(host: str, tmp_path: Path) -> None:
+    address = TcpAddress(host=host)
+
+    with pytest.raises(ConfigError, match="--api-key"):
+        ServeConfig(data=tmp_path, address=address)
+    ServeConfig(data=tmp_path, address=address, api_key=Secret("key"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_a_loopback_address_needs_no_key(host: str, tmp_path: Path) -> None:
+    ServeConfig(data=tmp_path, address=TcpAddress(host=host))
+
+
+def test_sigterm_ends_it_with_exit_code_zero() -> None:
+    with ServiceProcess() as service:
+        service.create_container("a")
+
+        assert service.stop() == 0
+
+        assert service.stderr == ""
+
+
+def test_sigint_ends_it_with_exit_code_zero() -> None:
+    with ServiceProcess() as service:
+        os.kill(service.pid, signal.SIGINT)
+
+        assert service.wait() == 0
+
+
+def test_a_kill_loses_nothing_that_was_acknowledged() -> None:
+    with ServiceProcess() as service:
+        container = service.create_container("a")
+        file = service.upload(container, "a.bin", b"x" * 2_000_000)
+
+        service.kill()
+        service.start()
+
+        assert service.content(container, file) == b"x" * 2_000_000
+        assert [row["id"] for row in service.containers()] == [container]
+
+
+def test_a_second_server_on_the_same_data_refuses_with_one_line() -> None:
+    with ServiceProcess() as service:
+        second = subprocess.run(
+            [*COMMAND, "--listen", "127.0.0.1:0", "--data", str(service.data)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert second.stderr == (
+        f"ctrfs serve: another server uses the data directory {service.data}\n"
+    )
+
+
+def test_a_taken_port_refuses_with_one_line(tmp_path: Path) -> None:
+    with ServiceProcess() as service:
+        taken = service.base_url.removeprefix("http://").removesuffix("/v1")
+        second = subprocess.run(
+            [*COMMAND, "--listen", taken, "--data", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+
+    assert second.returncode == 1
+    assert second.stderr == f"ctrfs serve: cannot listen on {taken}: Address already in use\n"
+
+
+def test_it_serves_on_a_unix_socket_that_only_its_owner_may_use(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    with ServiceProcess(unix_socket=path) as service:
+        container = service.create_container("a")
+        mode = stat.S_IMODE(path.stat().st_mode)
+        service.kill()
+        service.start()
+        assert [row["id"] for row in service.containers()] == [container]
+        service.stop()
+
+    assert mode == 0o600
+    assert not path.exists()
+
+
+def test_it_ends_when_standard_input_ends(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--listen", "127.0.0.1:0", "--data", str(tmp_path), "--exit-with-stdin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.stdin.close()
+
+        assert process.wait(20) == 0
+        assert process.stdout.read() == ""
+
+    assert line.startswith("serving the Containers API on http://127.0.0.1:")
+    assert line.endswith("/v1\n")
+
+
+def test_the_key_comes_from_the_environment_too() -> None:
+    with ServiceProcess(environment={"CTRFS_SERVER_API_KEY": "sk-other-key-01234567"}) as service:
+        with pytest.raises(ServiceError, match="401"):
+            service.containers()
+        service.key = "sk-other-key-01234567"
+
+        assert service.containers() == []
+
+
+def test_switches_of_the_command_line_set_the_behaviour() -> None:
+    with ServiceProcess("--slashes", "base", "--no-hash-prefix", "--duplicates=same") as service:
+        container = service.create_container("a")
+        first = service.upload(container, "x/a.txt", b"abc")
+
+        assert service.upload(container, "y/a.txt", b"abc") == first
+        assert [row["path"] for row in service.files(container)] == ["/mnt/data/a.txt"]
