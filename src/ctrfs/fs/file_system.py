@@ -338,6 +338,11 @@ class FileSystem:
 
     # -- end -------------------------------------------------------------------------------
 
+    def unsent_count(self) -> int:
+        """Return how many files have bytes that the service lacks."""
+        recorded = len(self._parts.unsent.rows())
+        return max(recorded, len(self._parts.store.unsent_inodes()))
+
     async def drain(self) -> int:
         """Try to send everything that is still unsent; return how many files are left.
 
@@ -346,7 +351,7 @@ class FileSystem:
         async with trio.open_nursery() as nursery:
             for inode in self._parts.store.unsent_inodes():
                 nursery.start_soon(self._drain_one, inode)
-        return len(self._parts.unsent.rows())
+        return self.unsent_count()
 
     async def _drain_one(self, inode: InodeNumber) -> None:
         try:

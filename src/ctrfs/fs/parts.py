@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
-from ctrfs.config import ContentConfig, FileSystemConfig
+from ctrfs.config import FileSystemConfig
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.store import ContentStore
 from ctrfs.content.upload import Uploader
@@ -46,7 +46,6 @@ class Parts:
     api: ContainersApi
     clock: Clock
     config: FileSystemConfig
-    content_config: ContentConfig
     tree: EntryTree
     namespace: Namespace
     naming: NamingRules

@@ -1,0 +1,156 @@
+"""The object graph of one mount, from the state directory up to the file system.
+
+Used by ``mount.run`` and, with a fake clock and an in-process service, by tests.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ctrfs.api.models import Container
+from ctrfs.api.protocol import ContainersApi
+from ctrfs.clock import Clock
+from ctrfs.config import ContentConfig, FileSystemConfig, TreeConfig
+from ctrfs.content.store import ContentStore
+from ctrfs.content.upload import Uploader
+from ctrfs.disk.facts import ServiceFacts
+from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
+from ctrfs.disk.overlay import Overlay
+from ctrfs.disk.spool import SpoolDirectory
+from ctrfs.disk.state_dir import StateDirectory
+from ctrfs.disk.unsent import UnsentFiles
+from ctrfs.fs.control import ControlDirectory
+from ctrfs.fs.file_system import FileSystem
+from ctrfs.fs.handles import HandleTable
+from ctrfs.fs.local_only import LocalOnlyNames
+from ctrfs.fs.parts import Parts
+from ctrfs.tree.entries import Change, EntryTree
+from ctrfs.tree.namespace import Namespace
+from ctrfs.tree.naming import NamingRules
+from ctrfs.tree.nodes import File, InodeNumber
+
+log = logging.getLogger(__name__)
+
+# How long the kernel may believe attributes. An inode is one version of one file, so nothing
+# but this mount changes them; a version that is replaced elsewhere is another inode.
+ATTRIBUTES_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphConfig:
+    """The settings of the floors between the service and the kernel."""
+
+    tree: TreeConfig
+    content: ContentConfig
+    files: FileSystemConfig
+    source: str
+    """What is mounted, as the user wrote it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCaches:
+    """Whom to tell what the kernel's caches must forget; neither may block."""
+
+    on_changes: Callable[[Sequence[Change]], None]
+    on_pages_stale: Callable[[InodeNumber], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floors:
+    """What is started and called after it is built."""
+
+    store: ContentStore
+    namespace: Namespace
+    file_system: FileSystem
+
+    async def start(self, nursery: trio.Nursery, *, only: Container | None = None) -> None:
+        """Start the floors and prove that the service answers, with one listing.
+
+        Raises:
+            RemoteError: The service did not answer as it should.
+        """
+        await nursery.start(self.store.run)
+        await self.namespace.start(only=only)
+
+
+def build_floors(
+    api: ContainersApi,
+    state: StateDirectory,
+    *,
+    clock: Clock,
+    config: GraphConfig,
+    nursery: trio.Nursery,
+    caches: KernelCaches,
+) -> Floors:
+    """Put the floors on top of each other; sends nothing and starts nothing.
+
+    Args:
+        api: The service.
+        state: Where this machine keeps its part; held by this mount.
+        clock: The time.
+        config: The settings.
+        nursery: Where listings are fetched.
+        caches: The kernel's.
+
+    Raises:
+        ConfigError: A pattern of ``local_only`` makes no sense.
+    """
+    local, unsent = LocalEntries(state.database), UnsentFiles(state.database)
+    overlay = Overlay(state.database)
+    naming = NamingRules(ServiceFacts(state.database), slash_mode=config.tree.slash_mode)
+    spool = SpoolDirectory(state.spool_path, bytes_max=config.content.spool_bytes_max)
+    kept = {row.spool_name for row in unsent.rows()} | {row.spool_name for row in local.all_files()}
+    swept = spool.sweep(kept)
+    if swept:
+        log.info("removed %d local copies that an earlier mount had left", swept)
+    store = ContentStore(api, clock, config.content, spool)
+
+    def adopt(file: File, row: LocalFileRow) -> None:
+        store.adopt(file.inode, row.spool_name)
+
+    tree = EntryTree(
+        clock=clock,
+        overlay=overlay,
+        local=local,
+        naming=naming,
+        adopt=adopt,
+        show_expired=config.tree.show_expired,
+    )
+    namespace = Namespace(
+        api,
+        clock=clock,
+        config=config.tree,
+        tree=tree,
+        nursery=nursery,
+        on_changes=caches.on_changes,
+    )
+    parts = Parts(
+        api=api,
+        clock=clock,
+        config=config.files,
+        tree=tree,
+        namespace=namespace,
+        naming=naming,
+        store=store,
+        uploader=Uploader(api),
+        overlay=overlay,
+        local=local,
+        unsent=unsent,
+        local_only=LocalOnlyNames(config.files.local_only),
+        handles=HandleTable(handles_max=config.files.open_files_max),
+    )
+    file_system = FileSystem(
+        parts,
+        attributes_timeout_s=ATTRIBUTES_TIMEOUT_S,
+        control=ControlDirectory(
+            parts, source=config.source, version=importlib.metadata.version("ctrfs")
+        ),
+        on_pages_stale=caches.on_pages_stale,
+    )
+    return Floors(store=store, namespace=namespace, file_system=file_system)

@@ -1,0 +1,238 @@
+"""One mount from start to end: the object graph, and the order in which it comes and goes.
+
+Everything that must be closed is a ``with``, so the indentation of ``_live`` is the order of
+start and, read backwards, of stop. The start is over when the kernel has the mount; before,
+any failure undoes what was done and is told to whoever waits for ``readiness``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from ctrfs.api.client import open_client
+from ctrfs.api.models import Container
+from ctrfs.api.protocol import ContainersApi
+from ctrfs.clock import Clock, SystemClock
+from ctrfs.config import ApiConfig
+from ctrfs.disk.state_dir import StateDirectory
+from ctrfs.errors import CtrfsError
+from ctrfs.fuse.invalidate import KernelNotifier
+from ctrfs.fuse.operations import Operations
+from ctrfs.fuse.session import KernelOptions, KernelSession, kernel_session
+from ctrfs.mount.daemon import Readiness, StartReport
+from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
+from ctrfs.mount.local_service import local_service
+from ctrfs.mount.one_container import container_named
+from ctrfs.mount.places import state_base
+from ctrfs.mount.plan import MountPlan
+from ctrfs.mount.problems import (
+    EXIT_OK,
+    EXIT_UNSENT,
+    exit_code_for,
+    innermost,
+    line_for,
+    place_of,
+)
+from ctrfs.mount.records import MountRecord, MountRecords, ended, record_of_this_process
+from ctrfs.mount.source import SourceKind
+from ctrfs.tree.entries import Change
+
+log = logging.getLogger(__name__)
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def serve_mount(plan: MountPlan, readiness: Readiness) -> int:
+    """Mount, serve until unmounted or told to stop, and return the exit code.
+
+    A failure before the mount stands goes to ``readiness`` as one line, and to stderr where
+    somebody reads that.
+    """
+    os.umask(0o077)  # logs, state and spool are for this user alone
+    _allow_many_files()
+    try:
+        unsent_files = trio.run(_live, plan, readiness)
+    except (CtrfsError, OSError, BaseExceptionGroup) as error:
+        cause = innermost(error)
+        if not isinstance(cause, (CtrfsError, OSError)):
+            raise
+        log.debug("the start or the end failed", exc_info=error)
+        return _fail(plan, readiness, cause)
+    if unsent_files:
+        log.error("unmounted; %d file(s) could not be sent", unsent_files)
+    return EXIT_UNSENT if unsent_files else EXIT_OK
+
+
+def _fail(plan: MountPlan, readiness: Readiness, cause: BaseException) -> int:
+    is_local = plan.source.kind is SourceKind.LOCAL
+    message = line_for(cause, place="the local service" if is_local else place_of(plan.api))
+    if readiness.is_awaited:
+        log.error("%s", message)
+    else:
+        sys.stderr.write(f"ctrfs: {message}\n")
+    readiness.tell(StartReport(exit_code=exit_code_for(cause), message=message))
+    return exit_code_for(cause)
+
+
+async def _live(plan: MountPlan, readiness: Readiness) -> int:
+    """Be the mount; return how many files could not be sent."""
+    clock = SystemClock()
+    notifier = KernelNotifier()
+    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        with StateDirectory.open(plan.state_base, plan.binding, clock=clock) as state:
+            async with _reachable_service(plan) as api_config:
+                async with open_client(api_config, clock=clock) as api:
+                    async with trio.open_nursery() as nursery:
+                        stopper = _Stopper(nursery, drain_timeout_s=plan.options.drain_timeout_s)
+                        nursery.start_soon(stopper.run, signals)
+                        floors = _build_floors(plan, state, api, clock, nursery, notifier)
+                        await floors.start(nursery, only=await _only_container(plan, api))
+                        with kernel_session(
+                            Operations(floors.file_system, clock=clock),
+                            plan.mountpoint,
+                            options=_kernel_options(plan),
+                            notifier=notifier,
+                        ) as session:
+                            record = _announce(plan, state, readiness)
+                            await stopper.serve(session)
+                        # Nobody can write any more; what is unsent gets its last chance.
+                        unsent_files = await stopper.drain(floors)
+                        nursery.cancel_scope.cancel()
+                        _store_record(ended(record, unsent_files=unsent_files))
+                        return unsent_files
+    raise CtrfsError("stopped before the mount was made")
+
+
+class _Stopper:
+    """Ends the mount on a signal: the first politely, the second at once.
+
+    Owner of the two deadlines of the end: for requests under way, and for unsent bytes.
+    """
+
+    def __init__(self, nursery: trio.Nursery, *, drain_timeout_s: float) -> None:
+        self._nursery = nursery
+        self._drain_timeout_s = drain_timeout_s
+        self._session: KernelSession | None = None
+        self._serving = trio.CancelScope()
+        self._draining = trio.CancelScope()
+        self._deadline_s: float | None = None
+
+    async def run(self, signals: AsyncIterator[int]) -> None:
+        """Act on signals until cancelled."""
+        async for number in signals:
+            log.info("%s: stopping", signal.Signals(number).name)
+            if self._session is None:
+                self._nursery.cancel_scope.cancel()
+            elif self._deadline_s is None:
+                self._deadline_s = trio.current_time() + self._drain_timeout_s
+                self._serving.deadline = self._deadline_s
+                self._session.stop()
+            else:
+                self._serving.cancel()
+                self._draining.cancel()
+
+    async def serve(self, session: KernelSession) -> None:
+        """Serve until unmounted or stopped; requests under way are answered before it returns."""
+        self._session = session
+        with self._serving:
+            await session.serve()
+        if self._serving.cancelled_caught:
+            log.warning("requests were still under way when the time to stop them was over")
+
+    async def drain(self, floors: Floors) -> int:
+        """Send what is unsent, within the deadline; return how many files are left."""
+        unsent_files = floors.file_system.unsent_count()
+        self._draining.deadline = self._deadline_s or trio.current_time() + self._drain_timeout_s
+        with self._draining:
+            unsent_files = await floors.file_system.drain()
+        if self._draining.cancelled_caught:
+            log.warning("unsent bytes were left when the time to send them was over")
+        return unsent_files
+
+
+def _build_floors(
+    plan: MountPlan,
+    state: StateDirectory,
+    api: ContainersApi,
+    clock: Clock,
+    nursery: trio.Nursery,
+    notifier: KernelNotifier,
+) -> Floors:
+    def tell_kernel(changes: Sequence[Change]) -> None:
+        notifier.entries_changed([(change.parent, change.name) for change in changes])
+
+    options = plan.options
+    return build_floors(
+        api,
+        state,
+        clock=clock,
+        config=GraphConfig(
+            tree=options.tree, content=options.content, files=options.files, source=plan.source.text
+        ),
+        nursery=nursery,
+        caches=KernelCaches(on_changes=tell_kernel, on_pages_stale=notifier.inode_changed),
+    )
+
+
+@asynccontextmanager
+async def _reachable_service(plan: MountPlan) -> AsyncIterator[ApiConfig]:
+    """Provide the way to the service; for ``local:`` it runs as long as the block."""
+    if plan.source.kind is not SourceKind.LOCAL:
+        yield plan.api
+        return
+    async with local_service(plan.source) as socket_path:
+        yield replace(plan.api, unix_socket=socket_path)
+
+
+async def _only_container(plan: MountPlan, api: ContainersApi) -> Container | None:
+    """Return the one container that is to be the root, if one was asked for."""
+    name = plan.source.container
+    return None if name is None else await container_named(api, name)
+
+
+def _kernel_options(plan: MountPlan) -> KernelOptions:
+    return KernelOptions(
+        source=plan.source.text,
+        read_only=plan.options.files.read_only,
+        allow_other=plan.options.allow_other,
+        allow_root=plan.options.allow_root,
+    )
+
+
+def _announce(plan: MountPlan, state: StateDirectory, readiness: Readiness) -> MountRecord:
+    """Tell everyone that the mount stands."""
+    record = record_of_this_process(
+        mountpoint=plan.mountpoint,
+        source=plan.source.text,
+        state_path=state.path,
+        log_file=plan.log_file if readiness.is_awaited else None,
+    )
+    _store_record(record)
+    log.info("%s mounted at %s", plan.source.text, plan.mountpoint)
+    readiness.tell(StartReport(exit_code=EXIT_OK))
+    return record
+
+
+def _store_record(record: MountRecord) -> None:
+    try:
+        MountRecords(state_base()).write(record)
+    except OSError as error:
+        # Only ``ctrfs umount`` misses it, which then does not wait.
+        log.warning("cannot note who serves %s: %s", record.mountpoint, error)
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open descriptors: each open file has a local copy."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
