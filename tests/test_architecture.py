@@ -18,7 +18,7 @@ FLOORS: list[frozenset[str]] = [
     frozenset({"content"}),
     frozenset({"fs"}),
     frozenset({"fuse"}),
-    frozenset({"mount", "cli"}),
+    frozenset({"mount", "cli", "__main__"}),
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
 STRANGERS = [("api", "disk"), ("disk", "api")]

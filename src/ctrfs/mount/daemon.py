@@ -7,6 +7,7 @@ The parent returns only when the child has said that it is ready, or why it is n
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 # A report is one line; more than this is no report.
 _REPORT_BYTES_MAX: Final = 64 * 1024
@@ -34,6 +37,12 @@ class Readiness:
     def __init__(self, fd: int | None) -> None:
         """Take ownership of ``fd``; None in the foreground, where nobody waits."""
         self._fd = fd
+        self._is_awaited = fd is not None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether this is a daemon's, told or not: else somebody reads stderr."""
+        return self._is_awaited
 
     def tell(self, report: StartReport) -> None:
         """Tell the parent, which then exits; it may be gone already."""
@@ -100,6 +109,9 @@ def _become_daemon(child: Callable[[Readiness], int], write_fd: int) -> None:
         os.chdir("/")  # keeps no other file system busy
         redirect_standard_descriptors()
         exit_code = child(Readiness(write_fd))
+    except BaseException:
+        # Nothing is above this: without a line in the log the daemon would just be gone.
+        log.critical("the daemon ends by a bug", exc_info=True)
     finally:
         # No cleanup of the parent's (buffers, exit handlers) may run a second time here.
         os._exit(exit_code)

@@ -90,14 +90,6 @@ def build_floors(
 ) -> Floors:
     """Put the floors on top of each other; sends nothing and starts nothing.
 
-    Args:
-        api: The service.
-        state: Where this machine keeps its part; held by this mount.
-        clock: The time.
-        config: The settings.
-        nursery: Where listings are fetched.
-        caches: The kernel's.
-
     Raises:
         ConfigError: A pattern of ``local_only`` makes no sense.
     """

@@ -20,7 +20,7 @@ def state_base() -> Path:
 
 def local_data_directory() -> Path:
     """Return where the service of ``local:`` keeps its data."""
-    return platformdirs.user_data_path(_NAME) / "service"
+    return platformdirs.user_data_path(_NAME) / "server"
 
 
 def make_private_directory(path: Path) -> Path:

@@ -1,0 +1,142 @@
+"""``ctrfs doctor``: what a mount needs, looked at one by one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from ctrfs.errors import CtrfsError
+from ctrfs.mount.mountinfo import current_mounts, is_dead
+from ctrfs.mount.places import make_private_directory, state_base
+from ctrfs.mount.preflight import FUSERMOUNT, allow_other_problem, fuse_problem
+from ctrfs.mount.problems import line_for
+
+_PYTHON_LEAST: Final = (3, 11)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    is_fine: bool
+    words: str
+
+
+@click.command()
+@click.argument("source", default="openai:")
+@click.option("-o", "options", metavar="OPTION[,…]", multiple=True, help="As for mount.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def doctor(*, source: str, options: tuple[str, ...], as_json: bool) -> None:
+    """Check what a mount of SOURCE needs; exit 1 if something wants attention.
+
+    \b
+    Examples:
+      ctrfs doctor
+      ctrfs doctor local:
+    """  # noqa: D301  # click wants the character itself
+    from ctrfs.cli.output import print_json, print_table  # noqa: PLC0415  # rich is slow to load
+
+    findings = [*_machine(), _service(source, options), *_state(), *_mounts()]
+    if as_json:
+        print_json(
+            [
+                {"check": each.subject, "ok": int(each.is_fine), "message": each.words}
+                for each in findings
+            ]
+        )
+    else:
+        print_table(
+            ["CHECK", "", "RESULT"],
+            [
+                [each.subject, "ok" if each.is_fine else "ATTENTION", each.words]
+                for each in findings
+            ],
+        )
+    if not all(each.is_fine for each in findings):
+        sys.exit(1)
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding(
+        subject="Python",
+        is_fine=sys.version_info >= _PYTHON_LEAST,
+        words=".".join(str(part) for part in sys.version_info[:3]),
+    )
+    yield _check("pyfuse3", lambda: importlib.metadata.version("pyfuse3"))
+    problem = fuse_problem()
+    yield Finding(subject="FUSE", is_fine=problem is None, words=problem or "/dev/fuse can be used")
+    tool = shutil.which(FUSERMOUNT)
+    # Root mounts by itself, so its absence is then no fault.
+    yield Finding(
+        subject=FUSERMOUNT,
+        is_fine=tool is not None or os.geteuid() == 0,
+        words=tool or "not found: install fuse3",
+    )
+    other = allow_other_problem()
+    yield Finding(subject="allow_other", is_fine=True, words=other or "can be used")
+
+
+def _service(source_text: str, options: tuple[str, ...]) -> Finding:
+    # Imported here: the rest of the checks must run even if the HTTP library does not load.
+    from ctrfs.api.protocol import ContainersApi  # noqa: PLC0415
+    from ctrfs.cli.service import source_for, with_service  # noqa: PLC0415
+
+    async def ask(api: ContainersApi) -> str:
+        listing = await api.list_containers()
+        alive = sum(container.is_alive for container in listing.items)
+        return f"answers, and accepts the key; {alive} container(s)"
+
+    return _check("service", lambda: with_service(source_for(source_text), options, ask))
+
+
+def _state() -> Iterator[Finding]:
+    base = state_base()
+    yield _check("state directory", lambda: str(make_private_directory(base)))
+    for database in sorted(base.glob("*/*/state.db")):
+        count = _unsent_files(database)
+        if count:
+            yield Finding(
+                subject="unsent files",
+                is_fine=False,
+                words=f"{count} in {database.parent}; mount the source again to keep them in sight",
+            )
+
+
+def _mounts() -> Iterator[Finding]:
+    ours = [mount for mount in current_mounts() if mount.is_ours]
+    dead = [mount for mount in ours if is_dead(mount)]
+    for mount in dead:
+        yield Finding(
+            subject="dead mount",
+            is_fine=False,
+            words=f"{mount.mountpoint}: ctrfs umount it, or mount there again",
+        )
+    yield Finding(subject="mounts", is_fine=True, words=f"{len(ours) - len(dead)} alive")
+
+
+def _check(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject=subject, is_fine=True, words=look())
+    except (CtrfsError, OSError, importlib.metadata.PackageNotFoundError) as error:
+        return Finding(subject=subject, is_fine=False, words=line_for(error))
+
+
+def _unsent_files(database_path: Path) -> int:
+    # Imported here: few directories hold a database at all.
+    from ctrfs.disk.database import StateDatabase  # noqa: PLC0415
+    from ctrfs.disk.unsent import UnsentFiles  # noqa: PLC0415
+
+    database = StateDatabase(database_path)
+    try:
+        return len(UnsentFiles(database).rows())
+    finally:
+        database.close()

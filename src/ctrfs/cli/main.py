@@ -1,0 +1,116 @@
+"""``ctrfs``: finds the command, runs it, and turns what goes wrong into one line and a code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+from typing_extensions import override
+
+from ctrfs.errors import CtrfsError
+from ctrfs.mount.problems import EXIT_USAGE, innermost, line_for
+
+_EXIT_INTERRUPTED: Final = 130  # what a shell shows for SIGINT
+_EXIT_BROKEN_PIPE: Final = 141  # and for SIGPIPE
+
+# Module and one-line help of each command. A module is loaded when its command is needed, so
+# that ``ctrfs umount`` does not wait for the HTTP library.
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "mount": ("mounting", "Mount containers at a directory."),
+    "umount": ("mounting", "Unmount, and wait until everything is sent."),
+    "ls": ("listing", "List containers, or the files of one."),
+    "create": ("creating", "Create a container."),
+    "add": ("adding", "Upload files and folders into a container."),
+    "refresh": ("refreshing", "Ask the service again what is in a mounted directory."),
+    "doctor": ("doctor", "Check what a mount needs."),
+    "serve": ("serve", "Serve the Containers API on this machine."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"ctrfs.cli.{_COMMANDS[cmd_name][0]}")
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Shell completion: eval "$(_CTRFS_COMPLETE=bash_source ctrfs)" (or zsh_source, fish_source).',
+)
+@click.version_option(package_name="ctrfs", prog_name="ctrfs", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Mount the OpenAI Containers API as a Linux file system.
+
+    \b
+    Examples:
+      ctrfs mount openai: ~/containers      the whole account
+      ctrfs mount openai:analysis ~/work    one container
+      ctrfs mount local: ~/trial            a service on this machine, no key needed
+      ctrfs umount ~/containers
+    """  # noqa: D301  # click wants the character itself
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit: 0, 1 for wrong use, or what the command says."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        result = cli.main(args=arguments, prog_name="ctrfs", standalone_mode=False)
+    except click.UsageError as error:
+        return _usage_failure(error)
+    except click.ClickException as error:
+        return _failure(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        return _EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough; Python must not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_BROKEN_PIPE
+    except (CtrfsError, OSError, BaseExceptionGroup) as error:
+        return _failure_of(innermost(error))
+    return result if isinstance(result, int) else 0
+
+
+def _failure_of(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return _EXIT_INTERRUPTED
+    if not isinstance(error, (CtrfsError, OSError)):
+        raise error  # a bug of ours: its traceback is what a report needs
+    return _failure(line_for(error))
+
+
+def _usage_failure(error: click.UsageError) -> int:
+    command = error.ctx.command_path if error.ctx is not None else "ctrfs"
+    return _failure(f"{error.format_message().rstrip('.')}; see {command} --help")
+
+
+def _failure(line: str) -> int:
+    click.echo(f"ctrfs: {line}", err=True)
+    return EXIT_USAGE

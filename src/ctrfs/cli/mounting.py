@@ -1,0 +1,179 @@
+"""``ctrfs mount`` and ``ctrfs umount``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from ctrfs.errors import CtrfsError, MountError
+from ctrfs.mount.daemon import Readiness, StartReport, run_in_background
+from ctrfs.mount.logs import log_to_file, log_to_standard_error
+from ctrfs.mount.mountinfo import is_dead
+from ctrfs.mount.places import state_base
+from ctrfs.mount.plan import MountPlan, check_place, plan_mount
+from ctrfs.mount.preflight import our_mount, resolve_mountpoint, unmount
+from ctrfs.mount.problems import (
+    EXIT_MOUNT_FAILED,
+    EXIT_OK,
+    EXIT_UNSENT,
+    exit_code_for,
+    line_for,
+)
+from ctrfs.mount.records import MountRecord, MountRecords, wait_for_end
+
+# After this long in silence a waiting user is told what is waited for.
+_SILENCE_S = 1.0
+
+
+@click.command()
+@click.argument("source")
+@click.argument("mountpoint")
+@click.option(
+    "-o",
+    "options",
+    metavar="OPTION[,OPTION=VALUE…]",
+    multiple=True,
+    help="Mount options; see docs/operations.md. May be repeated.",
+)
+@click.option("-f", "--foreground", is_flag=True, help="Stay in front, and log to stderr.")
+def mount(*, source: str, mountpoint: str, options: tuple[str, ...], foreground: bool) -> int:
+    """Mount SOURCE at the directory MOUNTPOINT.
+
+    \b
+    SOURCE is one of
+      openai:             the whole account; the key comes from OPENAI_API_KEY
+      openai:NAME_OR_ID   one container as the root
+      local:              a service on this machine that starts with the mount
+      local:DIR           the same with its data in DIR
+
+    \b
+    Examples:
+      ctrfs mount openai: ~/containers
+      ctrfs mount openai:analysis ~/work -o ro,ttl=30
+      ctrfs mount local: ~/trial --foreground -o debug
+
+    Returns once the mounted directory answers. Exit codes: 1 a wrong source or option, 32 a
+    mount that could not be made.
+    """  # noqa: D301  # click wants the character itself
+    try:
+        plan = plan_mount(source, mountpoint, options, environment=os.environ)
+        check_place(plan)
+        if foreground:
+            return _mount_in_front(plan)
+        report = run_in_background(
+            lambda readiness: _daemon(plan, readiness), start_timeout_s=plan.start_timeout_s
+        )
+        if report.exit_code == EXIT_OK:
+            _check_root(plan.mountpoint)
+    except (CtrfsError, OSError) as error:
+        report = StartReport(exit_code=exit_code_for(error), message=line_for(error))
+    if report.message:
+        click.echo(f"ctrfs: {report.message}", err=True)
+    return report.exit_code
+
+
+@click.command()
+@click.argument("mountpoint")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="How long to wait for the daemon to send the rest and end.",
+)
+def umount(*, mountpoint: str, timeout: float) -> int:
+    """Unmount MOUNTPOINT, and wait until its daemon has sent everything and ended.
+
+    \b
+    Exit codes:
+      0    unmounted, everything is on the service
+      32   still mounted: in use, or not a mount of ctrfs
+      64   unmounted, but some bytes are not sent; the message says where they are
+
+    \b
+    Example:
+      ctrfs umount ~/containers --timeout 300
+    """  # noqa: D301  # click wants the character itself
+    try:
+        place = resolve_mountpoint(mountpoint)
+        mounted = our_mount(place)
+        records = MountRecords(state_base())
+        record = records.read(place)
+        if is_dead(mounted):
+            unmount(place, lazily=True)
+            records.remove(place)
+            return EXIT_OK
+        unmount(place)
+    except MountError as error:
+        click.echo(f"ctrfs: {line_for(error)}", err=True)
+        return EXIT_MOUNT_FAILED
+    return EXIT_OK if record is None else _wait(records, record, timeout_s=timeout)
+
+
+def _mount_in_front(plan: MountPlan) -> int:
+    log_to_standard_error(level=plan.options.log_level)
+    return _serve(plan, Readiness(None))
+
+
+def _daemon(plan: MountPlan, readiness: Readiness) -> int:
+    try:
+        log_to_file(plan.log_file, level=plan.options.log_level)
+    except CtrfsError as error:
+        readiness.tell(StartReport(exit_code=exit_code_for(error), message=line_for(error)))
+        return exit_code_for(error)
+    return _serve(plan, readiness)
+
+
+def _serve(plan: MountPlan, readiness: Readiness) -> int:
+    # Loaded here: the parent of a daemon needs neither the HTTP library nor the kernel's.
+    from ctrfs.mount.run import serve_mount  # noqa: PLC0415
+
+    return serve_mount(plan, readiness)
+
+
+def _check_root(mountpoint: Path) -> None:
+    """Ask the mount from outside, as the first program would.
+
+    Raises:
+        MountError: It does not answer.
+    """
+    try:
+        with os.scandir(mountpoint) as entries:
+            next(entries, None)
+    except OSError as error:
+        raise MountError(
+            f"{mountpoint} is mounted but does not answer: {error.strerror}"
+        ) from error
+
+
+def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float) -> int:
+    place = Path(record.mountpoint)
+    if not wait_for_end(record, timeout_s=min(timeout_s, _SILENCE_S)):
+        if sys.stderr.isatty():
+            click.echo("ctrfs: waiting until everything is sent …", err=True)
+        if not wait_for_end(record, timeout_s=max(0.0, timeout_s - _SILENCE_S)):
+            click.echo(
+                f"ctrfs: {place} is unmounted; process {record.pid} is still sending, "
+                f"its log is {record.log_file or 'on its stderr'}",
+                err=True,
+            )
+            return EXIT_UNSENT
+    last = records.read(place)
+    if last is None or last.pid != record.pid:
+        return EXIT_OK
+    records.remove(place)
+    if not last.has_ended:
+        click.echo(f"ctrfs: the daemon ended unexpectedly; see {last.log_file}", err=True)
+        return EXIT_UNSENT
+    if last.unsent_files:
+        click.echo(
+            f"ctrfs: {last.unsent_files} file(s) could not be sent; their bytes are in "
+            f"{last.state_path}",
+            err=True,
+        )
+        return EXIT_UNSENT
+    return EXIT_OK

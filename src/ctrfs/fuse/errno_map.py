@@ -1,0 +1,185 @@
+"""The one place where a failure becomes an errno.
+
+Order matters: the first class that matches wins, so subclasses come first.
+``docs/semantics.md`` shows this table to users; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+
+from ctrfs import errors
+from ctrfs.clock import Clock
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class HasClock(Protocol):
+    """What the decorator needs of the object whose handlers it wraps."""
+
+    @property
+    def clock(self) -> Clock:
+        """Tells how long a handler took."""
+
+
+S = TypeVar("S", bound=HasClock)
+
+log = logging.getLogger(__name__)
+
+_MS_PER_S: Final = 1000
+
+ERRNO_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (errors.ShuttingDownError, errno.ENODEV),
+    # These two belong to the start of a program; no handler should ever meet one.
+    (errors.ConfigError, errno.EIO),
+    (errors.MountError, errno.EIO),
+    (errors.NoSuchEntryError, errno.ENOENT),
+    (errors.EntryExistsError, errno.EEXIST),
+    (errors.NotADirectoryEntryError, errno.ENOTDIR),
+    (errors.IsADirectoryEntryError, errno.EISDIR),
+    (errors.DirectoryNotEmptyError, errno.ENOTEMPTY),
+    (errors.NameTooLongError, errno.ENAMETOOLONG),
+    (errors.NotPermittedError, errno.EPERM),
+    (errors.CrossContainerError, errno.EXDEV),
+    (errors.UnsupportedRenameError, errno.EINVAL),
+    (errors.ReadOnlyError, errno.EROFS),
+    (errors.StaleHandleError, errno.ESTALE),
+    (errors.BadHandleError, errno.EBADF),
+    (errors.TooManyOpenFilesError, errno.ENFILE),
+    (errors.NoSuchAttributeError, errno.ENODATA),
+    (errors.UnsupportedAttributeError, errno.EOPNOTSUPP),
+    (errors.InvalidAttributeValueError, errno.EINVAL),
+    (errors.RemoteNotFoundError, errno.ENOENT),
+    (errors.ContainerExpiredError, errno.ENOENT),
+    (errors.RemoteInvalidError, errno.EINVAL),
+    (errors.RemoteRefusedError, errno.EACCES),
+    (errors.RemoteReadOnlyError, errno.EROFS),
+    (errors.RemoteConflictError, errno.EBUSY),
+    (errors.RemoteTooLargeError, errno.EFBIG),
+    (errors.RemoteBusyError, errno.EBUSY),
+    (errors.RemoteQuotaError, errno.EDQUOT),
+    (errors.RemoteUncertainError, errno.EIO),
+    (errors.RemoteUnavailableError, errno.EIO),
+    (errors.RemoteStalledError, errno.ETIMEDOUT),
+    (errors.RemoteProtocolError, errno.EIO),
+    (errors.TruncatedContentError, errno.EIO),
+    (errors.HashMismatchError, errno.EIO),
+    (errors.LocalDiskFullError, errno.ENOSPC),
+    (errors.LocalDiskError, errno.EIO),
+    (errors.CtrfsError, errno.EIO),
+)
+
+_BY_HANDLE: Final = frozenset({"read", "write", "flush", "fsync", "release"})
+_CREATING: Final = frozenset({"create", "mknod", "mkdir"})
+_READING: Final = frozenset(
+    {"lookup", "getattr", "access", "open", "read", "opendir", "readdir", "getxattr", "listxattr"}
+)
+
+# Where one failure means different things to different operations; looked at first.
+ERRNO_BY_OPERATION: Final[tuple[tuple[type[BaseException], frozenset[str], int], ...]] = (
+    (errors.RemoteNotFoundError, _BY_HANDLE, errno.ESTALE),
+    (errors.ContainerExpiredError, _BY_HANDLE, errno.ESTALE),
+    (errors.RemoteConflictError, _CREATING, errno.EEXIST),
+    (errors.RemoteReadOnlyError, _READING, errno.EOPNOTSUPP),
+)
+
+# Answers that programs provoke all day long by asking; not worth a line at the usual log level.
+_EVERYDAY: Final = (errors.NamespaceError, errors.AttributeNameError)
+
+
+def errno_for(error: BaseException, *, operation: str = "") -> int:
+    """Return the errno an application sees for ``error`` (EIO if nothing fits better).
+
+    Args:
+        error: What a lower floor raised.
+        operation: The name of the handler, such as ``read``.
+    """
+    for error_class, operations, number in ERRNO_BY_OPERATION:
+        if isinstance(error, error_class) and operation in operations:
+            return number
+    for error_class, number in ERRNO_BY_ERROR:
+        if isinstance(error, error_class):
+            return number
+    return errno.EIO
+
+
+def replies_with_errno(
+    handler: Callable[Concatenate[S, P], Awaitable[R]],
+) -> Callable[Concatenate[S, P], Coroutine[object, object, R]]:
+    """Make a FUSE handler fail with ``FUSEError`` only, and log what it did.
+
+    pyfuse3 answers the kernel for ``FUSEError`` and lets anything else end the
+    mount, so a bug in one handler would cost the user every open file.
+    Cancellation passes through untouched.
+    """
+    operation = handler.__name__
+
+    @functools.wraps(handler)
+    async def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        started_s = self.clock.monotonic_s()
+        try:
+            answer = await handler(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except errors.CtrfsError as error:
+            number = errno_for(error, operation=operation)
+            elapsed_ms = (self.clock.monotonic_s() - started_s) * _MS_PER_S
+            _log_expected(operation, args, error, number=number, elapsed_ms=elapsed_ms)
+            raise pyfuse3.FUSEError(number) from error
+        except Exception as error:
+            log.exception("%s %s: unexpected failure, answering EIO", operation, _subject(args))
+            raise pyfuse3.FUSEError(errno.EIO) from error
+        if log.isEnabledFor(logging.DEBUG):
+            elapsed_ms = (self.clock.monotonic_s() - started_s) * _MS_PER_S
+            log.debug("%s %s %.1f ms", operation, _subject(args), elapsed_ms)
+        return answer
+
+    return wrapper
+
+
+def _log_expected(
+    operation: str,
+    arguments: tuple[object, ...],
+    error: errors.CtrfsError,
+    *,
+    number: int,
+    elapsed_ms: float,
+) -> None:
+    level = logging.DEBUG if isinstance(error, _EVERYDAY) else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    request_id = error.request_id if isinstance(error, errors.RemoteError) else None
+    log.log(
+        level,
+        "%s %s failed with %s: %s %s%s %.1f ms",
+        operation,
+        _subject(arguments),
+        errno.errorcode[number],
+        type(error).__name__,
+        error,
+        f" (request {request_id})" if request_id else "",
+        elapsed_ms,
+    )
+
+
+def _subject(arguments: tuple[object, ...]) -> str:
+    """Return what a handler worked on: inode or handle, then names and offsets.
+
+    Never file bytes: only short names are shown, and no values of attributes.
+    """
+    shown = [str(arguments[0])] if arguments else []
+    for argument in arguments[1:4]:
+        if isinstance(argument, bytes) and len(argument) <= 255 and len(shown) != 2:
+            shown.append(repr(argument)[1:])
+        elif isinstance(argument, int):
+            shown.append(str(argument))
+        else:
+            break
+    return " ".join(shown)
