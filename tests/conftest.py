@@ -27,6 +27,7 @@ from tests.support.mounting import (
     Kept,
     MakeMount,
     Mount,
+    Mounted,
     Service,
     SharedMount,
     abort,
@@ -79,12 +80,12 @@ def kept() -> Kept:
 
 
 @pytest.fixture(autouse=True)
-def no_mount_is_left_behind(kept: Kept) -> Iterator[None]:
+def no_mount_is_left_behind(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = set(fuse_mounts())
     yield
     left = {
         point: mounted
-        for point, mounted in fuse_mounts().items()
+        for point, mounted in _our_mounts(tmp_path_factory).items()
         if point not in before | kept.points
     }
     for mounted in left.values():
@@ -116,13 +117,17 @@ def no_thread_is_left_busy() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def a_hung_mount_is_aborted_before_the_time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+def a_hung_mount_is_aborted_before_the_time_limit(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Free a test that waits for a dead file system: nothing else could end it."""
     marker = request.node.get_closest_marker("timeout")
     if request.node.get_closest_marker("mounted") is None or marker is None:
         yield
         return
-    watchdog = threading.Timer(float(marker.args[0]) - WATCHDOG_LEAD_S, _abort_our_mounts)
+    watchdog = threading.Timer(
+        float(marker.args[0]) - WATCHDOG_LEAD_S, _abort_our_mounts, [tmp_path_factory]
+    )
     watchdog.daemon = True
     watchdog.start()
     yield
@@ -166,7 +171,13 @@ def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
 
 
 @pytest.fixture(scope="session")
-def shared_mount(tmp_path_factory: pytest.TempPathFactory, kept: Kept) -> Iterator[SharedMount]:
+def shared_mount(
+    tmp_path_factory: pytest.TempPathFactory, kept: Kept
+) -> Iterator[SharedMount | None]:
+    """The mount of all tests that need none of their own; None where plain folders will do."""
+    if IS_LOCAL:
+        yield None
+        return
     with ServiceProcess() as service:
         kept.pids.add(service.pid)
         mount = SharedMount(service, tmp_path_factory.mktemp("shared"), kept)
@@ -184,33 +195,35 @@ def outside(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def place(shared_mount: SharedMount | None, tmp_path: Path) -> Path:
     """A directory to work in: a new container on the shared mount, or a plain folder."""
-    return _new_place(request, tmp_path, "place")
+    return _new_place(shared_mount, tmp_path, "place")
 
 
 @pytest.fixture
-def second_place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def second_place(shared_mount: SharedMount | None, tmp_path: Path) -> Path:
     """Another directory like ``place``."""
-    return _new_place(request, tmp_path, "second")
+    return _new_place(shared_mount, tmp_path, "second")
 
 
-def _new_place(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> Path:
-    if IS_LOCAL:
+def _new_place(shared_mount: SharedMount | None, tmp_path: Path, name: str) -> Path:
+    if shared_mount is None:
         made = tmp_path / name
     else:
-        # By name, not as an argument: a run in plain folders must not need FUSE.
-        shared = request.getfixturevalue("shared_mount")
-        assert isinstance(shared, SharedMount)
-        made = shared.alive().point / f"{tmp_path.name} {name}"
+        made = shared_mount.alive().point / f"{tmp_path.name} {name}"
     made.mkdir()
     return made
 
 
-def _abort_our_mounts() -> None:
-    for mounted in fuse_mounts().values():
-        if "pytest-" in str(mounted.point):
-            abort(mounted)
+def _our_mounts(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Mounted]:
+    """Return the mounts of this test run: others of this machine are not ours to judge."""
+    top = tmp_path_factory.getbasetemp()
+    return {point: mounted for point, mounted in fuse_mounts().items() if top in point.parents}
+
+
+def _abort_our_mounts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for mounted in _our_mounts(tmp_path_factory).values():
+        abort(mounted)
 
 
 def _assert_gone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,6 +218,23 @@ def test_a_download_that_breaks_is_retried_and_whole(
     service.add_fault("file_content", action, bytes=100_000, nth=1)
 
     assert (mount.point / "work/a.bin").read_bytes() == content
+    assert is_well(mount)
+
+
+@pytest.mark.parametrize("bytes_before", [0, 100_000])
+def test_a_download_that_falls_silent_is_etimedout_in_time(
+    service: ServiceProcess, make_mount: MakeMount, bytes_before: int
+) -> None:
+    service.plant(service.create_container("work"), "/mnt/data/a.bin", bytes(500_000))
+    mount = make_mount(service, options=["stall_timeout=1", "retries=0"])
+    service.add_fault("file_content", "stall", bytes=bytes_before)
+    began = time.monotonic()
+    with refused("ETIMEDOUT"):
+        (mount.point / "work/a.bin").read_bytes()
+
+    assert time.monotonic() - began < 15
+    service.clear_faults()
+    assert (mount.point / "work/a.bin").read_bytes() == bytes(500_000)
     assert is_well(mount)
 
 

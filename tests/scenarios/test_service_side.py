@@ -18,8 +18,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def service(shared_mount: SharedMount) -> ServiceControl:
+def service(shared_mount: SharedMount | None) -> ServiceControl:
     """The service behind the shared mount."""
+    assert shared_mount is not None
     return shared_mount.service
 
 

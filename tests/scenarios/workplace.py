@@ -217,4 +217,6 @@ def _renameat2(old: Path, new: Path, flags: int) -> None:
 def errno_of(error: BaseException) -> str:
     """Return the name of an ``OSError``'s errno, which reads better than its number."""
     assert isinstance(error, OSError)
-    return errno.errorcode[error.errno or 0]
+    # One number has two names on Linux.
+    name = errno.errorcode[error.errno or 0]
+    return "EOPNOTSUPP" if name == "ENOTSUP" else name
