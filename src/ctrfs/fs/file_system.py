@@ -169,7 +169,10 @@ class FileSystem:
         return self._parts.handles.add(DirectoryHandle(parent=directory))
 
     def readdir(self, handle: HandleNumber, cookie: int) -> Iterator[DirectoryEntry]:
-        """Yield the entries after ``cookie``, as they were when the reader began at 0."""
+        """Yield the entries after ``cookie``, as they were when the reader began at 0.
+
+        The first two are ``.`` and ``..``, which are never remembered as lookups.
+        """
         directory = self._parts.handles.directory(handle)
         if cookie == 0:
             directory.entries = self._snapshot(directory.parent)
@@ -370,20 +373,26 @@ class FileSystem:
         )
 
     def _snapshot(self, parent: Parent | None) -> tuple[DirectoryEntry, ...]:
-        """Take the entries as they are, in the order of their names."""
+        """Take the entries as they are, in the order of their names, after ``.`` and ``..``."""
         named: list[tuple[bytes, Attributes]]
         if parent is None:
+            own = self._control.attributes(CONTROL_INODE)
+            above = self._attributes(self._parts.tree.root)
             named = [
                 (name, self._control.attributes(self._control.inode_of(name)))
                 for name in self._control.names
             ]
         else:
+            own = self._attributes(parent)
+            above = self._attributes(parent.parent or parent)
             named = [
                 (name, self._attributes(node)) for name, node in sorted(parent.children.items())
             ]
         return tuple(
             DirectoryEntry(name=name, attributes=attributes, next_cookie=index)
-            for index, (name, attributes) in enumerate(named, start=1)
+            for index, (name, attributes) in enumerate(
+                [(b".", own), (b"..", above), *named], start=1
+            )
         )
 
     def _directory(self, inode: InodeNumber) -> Parent:

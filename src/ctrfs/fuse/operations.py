@@ -198,8 +198,10 @@ class Operations(pyfuse3.Operations):
             entry = entry_from_attributes(line.attributes)
             if not pyfuse3.readdir_reply(token, line.name, entry, line.next_cookie):
                 break
-            # The kernel took the entry together with its attributes, which counts as a lookup.
-            self._fs.remember(line.attributes.inode)
+            # The kernel took the entry together with its attributes, which counts as a lookup;
+            # not for the two dots. Source: fuse_direntplus_link in fs/fuse/readdir.c of Linux.
+            if line.name not in {b".", b".."}:
+                self._fs.remember(line.attributes.inode)
 
     @override
     @replies_with_errno
