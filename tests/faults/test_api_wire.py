@@ -197,6 +197,20 @@ async def test_an_upload_that_found_no_connection_is_not_uncertain() -> None:
     assert opened == 0
 
 
+async def test_an_upload_to_a_server_without_tls_is_not_uncertain() -> None:
+    async def speak_plainly(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await peer.wait_for_hang_up()
+
+    async with serve_scripts(speak_plainly) as server:
+        config = ApiConfig(base_url=server.base_url.replace("http:", "https:"), retries_max=0)
+        async with open_client(config, clock=SystemClock()) as api:
+            with pytest.raises(errors.RemoteUnavailableError, match="SSL") as caught:
+                await api.create_file(CONTAINER, name="a.txt", body=body_of(b"hello"))
+
+    assert not isinstance(caught.value, errors.RemoteUncertainError)
+
+
 async def test_an_upload_refused_for_too_many_requests_is_sent_again_from_its_start() -> None:
     bodies: list[bytes] = []
 
