@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,7 @@ from typing import Final, Self
 
 import trio
 
-from ctrfs.units import MIB
-
 TEMPORARY_SUFFIX: Final = ".part"
-# Hashing runs at 1 GB/s and lets other threads go on meanwhile, but a thread hop costs 100 µs.
-_INLINE_BYTES_MAX: Final = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +88,6 @@ class BlobWriter:
         self._temporary = store.path(self._name + TEMPORARY_SUFFIX)
         self._fd = os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         self._hash = hashlib.blake2b(digest_size=16)
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
         self.size_bytes = 0
 
     def __enter__(self) -> Self:
@@ -110,36 +103,27 @@ class BlobWriter:
             os.close(self._fd)
             self._temporary.unlink()
 
-    async def write(self, piece: bytes) -> None:
-        """Append ``piece``. Waits only once enough has gathered to be worth a thread."""
-        self._pending.append(piece)
-        self._pending_bytes += len(piece)
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append ``piece``.
+
+        Not async on purpose: 128 KiB take 0.2 ms here, and while still in the processor's cache;
+        gathered for a thread, uploads ran at 130 MB/s instead of 340.
+        """
+        self._hash.update(piece)
         self.size_bytes += len(piece)
-        if self._pending_bytes >= _INLINE_BYTES_MAX:
-            await self._in_thread(self._drain)
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(self._fd, view) :]
 
     async def commit(self) -> Blob:
         """Make the blob whole and return it; it exists from here on."""
-        await self._in_thread(self._finish)
+        if self._store.is_durable:
+            await trio.to_thread.run_sync(self._finish)
+        else:
+            self._finish()
         return Blob(name=self._name, size_bytes=self.size_bytes, digest=self._hash.hexdigest())
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        if self._store.is_durable:
-            await trio.to_thread.run_sync(work)
-        else:
-            work()
-
-    def _drain(self) -> None:
-        for piece in self._pending:
-            self._hash.update(piece)
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(self._fd, view) :]
-        self._pending.clear()
-        self._pending_bytes = 0
-
     def _finish(self) -> None:
-        self._drain()
         if self._store.is_durable:
             os.fsync(self._fd)
         self._temporary.rename(self._store.path(self._name))

@@ -90,7 +90,7 @@ class Control:
 
     async def _keep(self, content: bytes) -> Blob:
         with self._service.state.blobs.new() as writer:
-            await writer.write(content)
+            writer.write(content)
             return await writer.commit()
 
 

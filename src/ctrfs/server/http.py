@@ -29,9 +29,11 @@ from ctrfs.units import KIB, MIB, NS_PER_S
 
 _log = logging.getLogger(__name__)
 
-# One receive: large enough that a body costs few turns of the loop, small enough for the
-# processor's cache.
-_RECEIVE_BYTES: Final = 256 * KIB
+# One receive. Uploads of 256 MiB ran at 315 MB/s with 64 KiB, 340 with 128, 250 with 256: what
+# does not stay in the processor's cache is read from memory for the hash and again for the disk.
+_RECEIVE_BYTES: Final = 128 * KIB
+# From here on a body of known length goes past h11, whose buffer copies each byte three times.
+_BYPASS_BYTES_MIN: Final = 256 * KIB
 _SEND_BYTES: Final = 1 * MIB
 
 
@@ -61,7 +63,8 @@ class _PlannedEndError(Exception):
 class Connection:
     """One connection, from accept to close.
 
-    Invariant: between two requests, and only then, ``_idle`` may be cancelled.
+    Invariant: between two requests, and only then, ``_idle`` may be cancelled. ``_bypass`` is
+    set exactly while the body of the present request goes past h11.
     """
 
     def __init__(
@@ -70,7 +73,8 @@ class Connection:
         self._stream = stream
         self._application = application
         self._limits = limits
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes_max)
+        self._http = self._new_http(b"")
+        self._bypass: _Bypass | None = None
         self._idle = trio.CancelScope()
         self._is_ending = False
 
@@ -84,7 +88,7 @@ class Connection:
         try:
             async with self._stream:
                 while await self._exchange():
-                    self._http.start_next_cycle()
+                    self._begin_next()
                 await self._linger()
         except (ConnectionLostError, _PlannedEndError, trio.BrokenResourceError):
             pass
@@ -98,6 +102,7 @@ class Connection:
             return False
         if head is None:
             return False
+        self._bypass = self._bypass_for(head)
         try:
             async with aclosing(self._body()) as body:
                 request = Request(
@@ -152,38 +157,73 @@ class Connection:
         return self._limits.head_bytes_max + 1 - len(pending)
 
     async def _body(self) -> AsyncGenerator[bytes, None]:
+        if self._http.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            await self._stream.send_all(self._http.send(go_on) or b"")
         while True:
-            if self._http.they_are_waiting_for_100_continue:
-                go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
-                await self._stream.send_all(self._http.send(go_on) or b"")
-            event: h11.Event | type[h11.PAUSED] | None = None
-            with trio.move_on_after(self._limits.stall_s):
-                event = await self._next_event()
-            match event:
-                case h11.Data():
-                    yield bytes(event.data)
-                case h11.EndOfMessage():
-                    return
-                case _:
-                    raise ConnectionLostError
+            with trio.move_on_after(self._limits.stall_s) as patience:
+                piece = await self._next_piece()
+            if patience.cancelled_caught:
+                raise ConnectionLostError
+            if piece is None:
+                return
+            yield piece
+
+    async def _next_piece(self) -> bytes | None:
+        """Return the next bytes of the body, or None at its end."""
+        if self._bypass is not None:
+            return await self._bypass.next_piece(self._stream)
+        match await self._next_event():
+            case h11.Data() as received:
+                return bytes(received.data)
+            case h11.EndOfMessage():
+                return None
+            case _:
+                raise ConnectionLostError
+
+    def _bypass_for(self, head: h11.Request) -> _Bypass | None:
+        """Return how to read a large body past h11, or None to read it through h11."""
+        headers = dict(head.headers)
+        if b"transfer-encoding" in headers:
+            return None
+        length_bytes = int(headers.get(b"content-length", b"0"))
+        if length_bytes < _BYPASS_BYTES_MIN:
+            return None
+        received, _ = self._http.trailing_data
+        return _Bypass(received, length_bytes)
+
+    def _begin_next(self) -> None:
+        if self._bypass is None:
+            self._http.start_next_cycle()
+        else:
+            # h11 still waits for the body that went past it.
+            self._http = self._new_http(self._bypass.beyond)
+            self._bypass = None
+
+    def _new_http(self, received: bytes) -> h11.Connection:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
+        if received:
+            http.receive_data(received)
+        return http
+
+    def _has_whole_body(self) -> bool:
+        if self._bypass is not None:
+            return self._bypass.left_bytes == 0
+        return self._http.their_state in {h11.DONE, h11.CLOSED}
 
     async def _is_reusable(self) -> bool:
         """Read what is left of an unwanted body, if it is little, and say what comes next."""
-        left_bytes = self._limits.unread_bytes_max
-        with trio.move_on_after(self._limits.unread_s):
-            while (
-                self._http.their_state is h11.SEND_BODY
-                and not self._http.they_are_waiting_for_100_continue
-                and left_bytes > 0
-            ):
-                event = await self._next_event()
-                left_bytes -= len(event.data) if isinstance(event, h11.Data) else 0
-        is_done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
-        return is_done and not self._is_ending
+        unread_bytes = 0
+        if not self._http.they_are_waiting_for_100_continue:
+            with trio.move_on_after(self._limits.unread_s):
+                while not self._has_whole_body() and unread_bytes < self._limits.unread_bytes_max:
+                    unread_bytes += len(await self._next_piece() or b"")
+        is_whole = self._has_whole_body() and self._http.their_state is not h11.CLOSED
+        return is_whole and self._http.our_state is h11.DONE and not self._is_ending
 
     async def _linger(self) -> None:
         """Let the peer see the last answer: closing with bytes unread would reset it away."""
-        if self._http.their_state in {h11.DONE, h11.CLOSED}:
+        if self._http.their_state is h11.IDLE or self._has_whole_body():
             return
         with trio.move_on_after(self._limits.unread_s):
             await self._stream.send_eof()
@@ -291,6 +331,31 @@ def _reason(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:
         return b""
+
+
+class _Bypass:
+    """A body of known length, read straight from the stream.
+
+    Attributes:
+        left_bytes: How much of the body is still to be read.
+        beyond: What had already been received of the next request.
+    """
+
+    def __init__(self, received: bytes, length_bytes: int) -> None:
+        self._first = received[:length_bytes]
+        self.beyond = received[length_bytes:]
+        self.left_bytes = length_bytes
+
+    async def next_piece(self, stream: trio.SocketStream) -> bytes | None:
+        if self.left_bytes == 0:
+            return None
+        piece, self._first = self._first, b""
+        # Never more than the body, so that nothing of the next request is lost.
+        piece = piece or await stream.receive_some(min(_RECEIVE_BYTES, self.left_bytes))
+        if not piece:
+            raise ConnectionLostError
+        self.left_bytes -= len(piece)
+        return bytes(piece)
 
 
 class _Promise:

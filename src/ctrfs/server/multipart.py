@@ -39,13 +39,12 @@ async def receive_upload(
     boundary = options.get(b"boundary")
     if not boundary:
         raise refusals.bad_request("Missing boundary in multipart/form-data Content-Type header.")
-    parts = _Parts()
     with blobs.new() as writer:
+        parts = _Parts(writer)
         try:
             parser = parts.parser(boundary)
             async for piece in body:
                 parser.write(piece)
-                await parts.drain(writer)
             parser.finalize()
         except FormParserError as error:
             raise refusals.bad_request(f"Could not parse multipart body: {error}") from None
@@ -56,13 +55,10 @@ async def receive_upload(
 
 
 class _Parts:
-    """Sorts what the parser reports: headers, the file's bytes, other fields.
+    """Sorts what the parser reports: the file's bytes to a blob, headers, other fields."""
 
-    The parser calls back in the middle of ``write``, which cannot wait; ``drain`` then
-    hands the gathered bytes on.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, writer: BlobWriter) -> None:
+        self._writer = writer
         self.file_name: str | None = None
         self.has_ended = False
         self.fields: dict[str, str] = {}
@@ -71,7 +67,6 @@ class _Parts:
         self._disposition: dict[bytes, bytes] = {}
         self._is_file = False
         self._field = b""
-        self._gathered: list[bytes] = []
 
     def parser(self, boundary: bytes) -> MultipartParser:
         return MultipartParser(
@@ -87,11 +82,6 @@ class _Parts:
                 "on_end": self._on_end,
             },
         )
-
-    async def drain(self, writer: BlobWriter) -> None:
-        for piece in self._gathered:
-            await writer.write(piece)
-        self._gathered.clear()
 
     def _on_part_begin(self) -> None:
         self._disposition = {}
@@ -120,7 +110,7 @@ class _Parts:
 
     def _on_part_data(self, piece: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self._gathered.append(piece[start:end])
+            self._writer.write(memoryview(piece)[start:end])
             return
         self._field += piece[start:end]
         if len(self._field) > _FIELD_BYTES_MAX or len(self.fields) > _FIELDS_MAX:

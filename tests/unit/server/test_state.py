@@ -29,7 +29,7 @@ CONTAINER = ContainerRecord(
 
 async def add_file(state: ServiceState, file_id: str, content: bytes, **facts: int) -> FileRecord:
     with state.blobs.new() as writer:
-        await writer.write(content)
+        writer.write(content)
         blob = await writer.commit()
     record = FileRecord(
         sequence=0,
@@ -127,7 +127,7 @@ async def test_leftovers_of_a_crash_are_swept_at_the_start(tmp_path: Path) -> No
 
 async def test_a_blob_that_is_not_committed_leaves_nothing(state: ServiceState) -> None:
     with state.blobs.new() as writer:
-        await writer.write(b"half")
+        writer.write(b"half")
 
     assert list(state.blobs.directory.iterdir()) == []
 
@@ -135,7 +135,7 @@ async def test_a_blob_that_is_not_committed_leaves_nothing(state: ServiceState) 
 async def test_a_blob_of_many_pieces_is_whole(state: ServiceState) -> None:
     with state.blobs.new() as writer:
         for _ in range(5):
-            await writer.write(b"x" * 700_000)
+            writer.write(b"x" * 700_000)
         blob = await writer.commit()
 
     assert blob.size_bytes == 3_500_000
