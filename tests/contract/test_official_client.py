@@ -10,6 +10,14 @@ import openai
 import pytest
 from tests.support.service import ServiceProcess
 
+from ctrfs.units import KIB, MIB
+
+
+def peak_memory_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(peak) * KIB
+
 
 @pytest.fixture
 def service() -> Iterator[ServiceProcess]:
@@ -96,6 +104,25 @@ def test_a_file_of_many_pieces_is_streamed_both_ways(client: openai.OpenAI, tmp_
         received = b"".join(answer.iter_bytes())
 
     assert received == path.read_bytes()
+
+
+def test_a_large_file_never_sits_in_the_servers_memory(
+    service: ServiceProcess, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    container = client.containers.create(name="analysis")
+    path = tmp_path / "large.bin"
+    with path.open("wb") as file:
+        file.truncate(128 * MIB)
+    before = peak_memory_bytes(service.pid)
+
+    created = client.containers.files.create(container.id, file=path)
+    with client.containers.files.content.with_streaming_response.retrieve(
+        created.id, container_id=container.id
+    ) as answer:
+        received_bytes = sum(len(piece) for piece in answer.iter_bytes(1 * MIB))
+
+    assert received_bytes == 128 * MIB
+    assert peak_memory_bytes(service.pid) - before < 16 * MIB
 
 
 def test_files_are_listed_across_pages_in_both_orders(client: openai.OpenAI) -> None:

@@ -18,24 +18,35 @@ import sys
 import tempfile
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-import httpx
 import trio
+from tests.support.in_process_transport import InProcessTransport
 from typing_extensions import override
 
 from ctrfs.clock import Clock
 from ctrfs.config import Secret
 from ctrfs.server.application import Application
 from ctrfs.server.behaviour import Behaviour, changed_behaviour
-from ctrfs.server.faults import Action, WireFault
-from ctrfs.server.messages import Request, Response
+from ctrfs.server.messages import Request
 from ctrfs.server.service import Service
 from ctrfs.server.state import ServiceState
 from ctrfs.units import NS_PER_S
+
+# The transport is asked for here, where its service is.
+__all__ = [
+    "TEST_KEY",
+    "InProcessService",
+    "InProcessTransport",
+    "ServiceControl",
+    "ServiceError",
+    "ServiceProcess",
+    "TrioClock",
+    "quoted",
+]
 
 TEST_KEY: Final = "sk-test-key"
 T = TypeVar("T")
@@ -417,85 +428,6 @@ class TrioClock(Clock):
         return _WALL_START_NS + int((trio.current_time() - self._start_s) * NS_PER_S)
 
 
-class InProcessTransport(httpx.AsyncBaseTransport):
-    """Carries httpx requests straight to the application, bodies as streams both ways.
-
-    Read timeouts hold, in trio's time. Faults of the wire appear as the exceptions that
-    httpx raises for them. A request that its client gives up is given up by the service too.
-    """
-
-    def __init__(self, application: Application, *, round_trip_s: float = 0.0) -> None:
-        self._application = application
-        self.round_trip_s = round_trip_s
-
-    @override
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
-        patience_s = timeouts.get("read")
-        await trio.sleep(self.round_trip_s)
-        waiting = trio.CancelScope()
-
-        async def body() -> AsyncGenerator[bytes, None]:
-            assert isinstance(request.stream, httpx.AsyncByteStream)
-            async for piece in request.stream:
-                await trio.lowlevel.checkpoint()
-                yield piece
-            _limit(waiting, patience_s)
-
-        if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
-            _limit(waiting, patience_s)
-        with waiting:
-            async with contextlib.aclosing(body()) as pieces:
-                inner = Request(
-                    method=request.method,
-                    target=request.url.raw_path.decode("ascii"),
-                    headers=[(name.lower(), value) for name, value in request.headers.raw],
-                    body=pieces,
-                )
-                response = await self._application.answer(inner)
-            return _httpx_response(response, patience_s)
-        raise httpx.ReadTimeout("the service is silent", request=request)
-
-
-class _ResponseStream(httpx.AsyncByteStream):
-    """The body of an answer, with what a fault does to it."""
-
-    def __init__(self, response: Response, promised_bytes: int, patience_s: float | None) -> None:
-        self._response = response
-        self._promised_bytes = promised_bytes
-        self._patience_s = patience_s
-
-    @override
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        fault = self._response.wire_fault
-        left_bytes = _sent_bytes(self._response, fault)
-        sent_bytes = 0
-        for piece in self._response.pieces():
-            await trio.lowlevel.checkpoint()
-            shown = piece[: left_bytes - sent_bytes]
-            sent_bytes += len(shown)
-            if shown:
-                yield shown
-        if fault is not None and fault.action is Action.STALL:
-            await self._fall_silent(fault)
-        if sent_bytes < self._promised_bytes:
-            raise httpx.RemoteProtocolError(
-                "peer closed connection without sending complete message body"
-                f" (received {sent_bytes} bytes, expected {self._promised_bytes})"
-            )
-
-    @override
-    async def aclose(self) -> None:
-        self._response.close()
-
-    async def _fall_silent(self, fault: WireFault) -> None:
-        silence_s = float("inf") if fault.seconds is None else fault.seconds
-        patience_s = float("inf") if self._patience_s is None else self._patience_s
-        await trio.sleep(min(silence_s, patience_s))
-        if patience_s <= silence_s:
-            raise httpx.ReadTimeout("the service is silent")
-
-
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=_REQUEST_TIMEOUT_S)
@@ -506,31 +438,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_REQUEST_TIMEOUT_S)
         self.sock.connect(str(self._path))
-
-
-def _httpx_response(response: Response, patience_s: float | None) -> httpx.Response:
-    fault = response.wire_fault
-    if fault is not None and fault.action is Action.RESET:
-        response.close()
-        raise httpx.ReadError("connection reset by peer")
-    delta = 0 if fault is None else fault.delta
-    promised_bytes = max(0, response.length_bytes + delta)
-    headers = [*response.headers, ("Content-Length", str(promised_bytes))]
-    stream = _ResponseStream(response, promised_bytes, patience_s)
-    return httpx.Response(response.status, headers=headers, stream=stream)
-
-
-def _sent_bytes(response: Response, fault: WireFault | None) -> int:
-    if fault is None:
-        return response.length_bytes
-    if fault.action is Action.WRONG_LENGTH:
-        return max(0, response.length_bytes + min(0, fault.delta))
-    return fault.bytes
-
-
-def _limit(scope: trio.CancelScope, seconds: float | None) -> None:
-    if seconds is not None:
-        scope.deadline = trio.current_time() + seconds
 
 
 def _checked(status: int, body: bytes) -> bytes:

@@ -47,6 +47,8 @@ class WireLimits:
     """How long a connection may wait for its next request."""
     stall_s: float = 120.0
     """How long a peer may neither send nor take a byte in the middle of an exchange."""
+    connections_max: int = 1024
+    """How many at once; one more is closed unanswered."""
     unread_bytes_max: int = 8 * MIB
     """How much of a body that nobody wanted is read, so that the answer can be seen."""
     unread_s: float = 2.0

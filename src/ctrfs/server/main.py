@@ -121,6 +121,9 @@ async def _serve(
     connections: set[Connection] = set()
 
     async def attend(stream: trio.SocketStream) -> None:
+        if len(connections) >= config.limits.connections_max:
+            await stream.aclose()
+            return
         connection = Connection(stream, application, config.limits)
         connections.add(connection)
         try:

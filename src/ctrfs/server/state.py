@@ -31,21 +31,21 @@ from ctrfs.server.records import (
 from ctrfs.units import NS_PER_S
 
 FORMAT_VERSION: Final = 1
-# Texts of users stand as JSON strings: SQLite takes no lone surrogates, and JSON bodies do.
+# Texts of users stand as bytes: SQLite takes no lone surrogates, and JSON bodies do.
 _SCHEMA: Final = """
 CREATE TABLE containers (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, name BLOB NOT NULL,
     created_at_ns INTEGER NOT NULL, ready_at_ns INTEGER NOT NULL, status TEXT NOT NULL,
     minutes INTEGER NOT NULL, last_active_at_ns INTEGER NOT NULL, memory_limit TEXT NOT NULL,
     network_policy TEXT NOT NULL, listed_until_ns INTEGER);
 CREATE TABLE files (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, container_id TEXT NOT NULL,
-    path TEXT NOT NULL, size_bytes INTEGER NOT NULL, source TEXT NOT NULL,
+    path BLOB NOT NULL, size_bytes INTEGER NOT NULL, source TEXT NOT NULL,
     created_at_s INTEGER NOT NULL, listed_from_ns INTEGER NOT NULL, blob TEXT NOT NULL,
     digest TEXT NOT NULL, is_removed INTEGER NOT NULL DEFAULT 0, UNIQUE (container_id, id));
 CREATE INDEX files_in_order ON files (container_id, created_at_s, sequence);
 CREATE TABLE stored_files (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, purpose TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+    id TEXT PRIMARY KEY, name BLOB NOT NULL, purpose TEXT NOT NULL, size_bytes INTEGER NOT NULL,
     created_at_s INTEGER NOT NULL, blob TEXT NOT NULL, digest TEXT NOT NULL);
 """
 _FILE_COLUMNS: Final = "sequence, id, container_id, path, size_bytes, source, created_at_s, listed_from_ns, blob, digest"
@@ -54,8 +54,8 @@ _ACTIVITY_LAG_NS: Final = 5 * NS_PER_S
 # A deleted row stays as a place in the order, so that a walk whose last row it was goes on.
 _WALK_NS: Final = 3600 * NS_PER_S
 
-_ContainerRow = tuple[int, str, str, int, int, str, int, int, str, str, int | None]
-_FileRow = tuple[int, str, str, str, int, str, int, int, str, str]
+_ContainerRow = tuple[int, str, bytes, int, int, str, int, int, str, str, int | None]
+_FileRow = tuple[int, str, str, bytes, int, str, int, int, str, str]
 
 
 class ServiceState:
@@ -121,7 +121,7 @@ class ServiceState:
         policy = container.network_policy
         row = (
             container.id,
-            json.dumps(container.name),
+            _bytes(container.name),
             container.created_at_ns,
             container.ready_at_ns,
             container.status,
@@ -180,7 +180,7 @@ class ServiceState:
         row = self._database.execute(
             f"SELECT {_FILE_COLUMNS} FROM files WHERE container_id = ? AND path = ? AND digest = ?"  # noqa: S608  # our own column names
             " AND NOT is_removed ORDER BY sequence LIMIT 1",
-            (container_id, json.dumps(path), digest),
+            (container_id, _bytes(path), digest),
         ).fetchone()
         return None if row is None else _file_from_row(row)
 
@@ -217,7 +217,7 @@ class ServiceState:
             (
                 record.id,
                 record.container_id,
-                json.dumps(record.path),
+                _bytes(record.path),
                 record.size_bytes,
                 record.source,
                 record.created_at_s,
@@ -250,7 +250,7 @@ class ServiceState:
             "INSERT INTO stored_files VALUES (?,?,?,?,?,?,?)",
             (
                 record.id,
-                json.dumps(record.name),
+                _bytes(record.name),
                 record.purpose,
                 record.size_bytes,
                 record.created_at_s,
@@ -261,14 +261,14 @@ class ServiceState:
 
     def stored_file(self, file_id: str) -> StoredFileRecord | None:
         """Return a file of the store, or None."""
-        row: tuple[str, str, str, int, int, str, str] | None = self._database.execute(
+        row: tuple[str, bytes, str, int, int, str, str] | None = self._database.execute(
             "SELECT * FROM stored_files WHERE id = ?", (file_id,)
         ).fetchone()
         if row is None:
             return None
         return StoredFileRecord(
             id=row[0],
-            name=json.loads(row[1]),
+            name=_text(row[1]),
             purpose=row[2],
             size_bytes=row[3],
             created_at_s=row[4],
@@ -381,7 +381,7 @@ def _container_from_row(row: _ContainerRow) -> ContainerRecord:
     return ContainerRecord(
         sequence=row[0],
         id=row[1],
-        name=json.loads(row[2]),
+        name=_text(row[2]),
         created_at_ns=row[3],
         ready_at_ns=row[4],
         status=row[5],
@@ -398,7 +398,7 @@ def _file_from_row(row: _FileRow) -> FileRecord:
         sequence=row[0],
         id=row[1],
         container_id=row[2],
-        path=json.loads(row[3]),
+        path=_text(row[3]),
         size_bytes=row[4],
         source=row[5],
         created_at_s=row[6],
@@ -406,3 +406,11 @@ def _file_from_row(row: _FileRow) -> FileRecord:
         blob=row[8],
         digest=row[9],
     )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogatepass")
