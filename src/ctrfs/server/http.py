@@ -47,8 +47,9 @@ class WireLimits:
     """How long a connection may wait for its next request."""
     stall_s: float = 120.0
     """How long a peer may neither send nor take a byte in the middle of an exchange."""
-    connections_max: int = 1024
-    """How many at once; one more is closed unanswered."""
+    connections_max: int = 400
+    """How many at once; one more is closed unanswered. With a file open for each, this stays
+    under the 1024 descriptors that a process may usually have."""
     unread_bytes_max: int = 8 * MIB
     """How much of a body that nobody wanted is read, so that the answer can be seen."""
     unread_s: float = 2.0

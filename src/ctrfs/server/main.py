@@ -24,6 +24,7 @@ from ctrfs.server.state import ServiceState
 DEFAULT_PORT: Final = 8400
 # A stopping service lets answers under way finish this long.
 _GRACE_S: Final = 5.0
+_EXPIRY_INTERVAL_S: Final = 60.0
 _BACKLOG: Final = 512
 
 
@@ -136,6 +137,7 @@ async def _serve(
         async with trio.open_nursery() as attending:
             async with trio.open_nursery() as listening:
                 await listening.start(_listen, attend, listeners, attending)
+                listening.start_soon(_expire_now_and_then, application.service)
                 on_ready(_base_url(config.address, listeners[0]))
                 await _wait_for_end(signals, ends_with_stdin=config.ends_with_stdin)
                 listening.cancel_scope.cancel()
@@ -154,6 +156,13 @@ async def _listen(
     await trio.serve_listeners(
         attend, listeners, handler_nursery=attending, task_status=task_status
     )
+
+
+async def _expire_now_and_then(service: Service) -> None:
+    """Give back the disk space of expired containers that nobody asks about."""
+    while True:
+        service.expire_due()
+        await trio.sleep(_EXPIRY_INTERVAL_S)
 
 
 async def _wait_for_end(signals: AsyncIterator[int], *, ends_with_stdin: bool) -> None:

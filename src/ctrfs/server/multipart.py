@@ -16,6 +16,8 @@ from ctrfs.units import KIB
 # The fields beside the file are a word each.
 _FIELD_BYTES_MAX: Final = 64 * KIB
 _FIELDS_MAX: Final = 64
+# The name of the file stands in a header, percent-escaped three bytes for one.
+_HEADER_BYTES_MAX: Final = 16 * KIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class _Parts:
                 "on_part_end": self._on_part_end,
                 "on_end": self._on_end,
             },
+            max_header_size=_HEADER_BYTES_MAX,
         )
 
     def _on_part_begin(self) -> None:

@@ -69,12 +69,15 @@ class ServiceState:
         """Open or make the data directory.
 
         Raises:
-            ConfigError: Another process has it, or it is of a newer format.
+            ConfigError: Another process has it, it is of a newer format, or cannot be used.
         """
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with ExitStack() as opened:
-            self._open(directory, opened, is_durable=is_durable)
-            self._opened = opened.pop_all()
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with ExitStack() as opened:
+                self._open(directory, opened, is_durable=is_durable)
+                self._opened = opened.pop_all()
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"cannot use the data directory {directory}: {error}") from error
         self._containers = {each.id: each for each in self._load_containers()}
         self._written_activity = {
             each.id: each.last_active_at_ns for each in self._containers.values()

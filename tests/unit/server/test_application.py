@@ -352,6 +352,16 @@ async def test_a_name_keeps_its_letters_and_quotes(service: InProcessService) ->
     assert str(row["path"]).endswith("-naïve %22 ☃.txt")
 
 
+async def test_a_very_long_name_is_kept(service: InProcessService) -> None:
+    container = service.create_container("a")
+    name = "/".join(["é" * 120] * 16) + ".txt"
+
+    service.upload(container, name, b"")
+
+    (row,) = service.files(container)
+    assert str(row["path"]).endswith("é" * 120 + ".txt")
+
+
 async def test_an_unknown_stored_file_is_not_copied(
     service: InProcessService, call: Caller
 ) -> None:

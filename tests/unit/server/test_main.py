@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from tests.support.mounting import pause
 from tests.support.service import ServiceError, ServiceProcess
 
+from ctrfs.cli.serve import serve
 from ctrfs.config import Secret
 from ctrfs.errors import ConfigError
+from ctrfs.server.http import WireLimits
 from ctrfs.server.main import ServeConfig, TcpAddress, UnixAddress, address_from_text
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_true():
+        assert time.monotonic() < deadline
+        pause(0.01)
+
 
 COMMAND = [sys.executable, "-c", "from ctrfs.cli.serve import serve; serve()"]
 
@@ -82,6 +98,41 @@ def test_a_kill_loses_nothing_that_was_acknowledged() -> None:
         assert [row["id"] for row in service.containers()] == [container]
 
 
+def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_of_it() -> None:
+    with ServiceProcess() as service:
+        container = service.create_container("a")
+        host, _, port = service.base_url[len("http://") : -len("/v1")].partition(":")
+        head = (
+            f"POST /v1/containers/{container}/files HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: Bearer {service.key}\r\nContent-Length: 9000000\r\n"
+            "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
+            '--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        )
+        with socket.create_connection((host, int(port))) as half:
+            half.sendall(head.encode() + b"x" * 4_000_000)
+            wait_until(lambda: any((service.data / "blobs").iterdir()))
+            service.kill()
+        service.start()
+
+        assert service.files(container) == []
+        assert list((service.data / "blobs").iterdir()) == []
+
+
+def test_one_connection_too_many_is_closed_unanswered() -> None:
+    with ServiceProcess() as service:
+        address = service.base_url[len("http://") : -len("/v1")].split(":")
+        limit = WireLimits().connections_max
+        with ExitStack() as opened:
+            for _ in range(limit):
+                opened.enter_context(socket.create_connection((address[0], int(address[1]))))
+            last = opened.enter_context(socket.create_connection((address[0], int(address[1]))))
+            last.settimeout(20)
+
+            assert last.recv(1) == b""
+
+        assert service.containers() == []
+
+
 def test_a_second_server_on_the_same_data_refuses_with_one_line() -> None:
     with ServiceProcess() as service:
         second = subprocess.run(
@@ -146,6 +197,26 @@ def test_it_ends_when_standard_input_ends(tmp_path: Path) -> None:
 
     assert line.startswith("serving the Containers API on http://127.0.0.1:")
     assert line.endswith("/v1\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--listen", "nowhere"], "not an address"),
+        (["--listen", "0.0.0.0:0"], "needs --api-key"),
+        (["--listen", "127.0.0.1:0", "--data", "/dev/null/data"], "cannot use the data directory"),
+    ],
+)
+def test_a_bad_option_is_one_line_on_standard_error(
+    arguments: list[str], complaint: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(serve, ["--data", str(tmp_path), *arguments])
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("ctrfs serve: ")
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_key_comes_from_the_environment_too() -> None:
