@@ -39,7 +39,7 @@ SERVERS = {
 }
 
 
-@pytest.fixture(params=SERVERS.values(), ids=SERVERS.keys())
+@pytest.fixture(params=list(SERVERS.values()), ids=list(SERVERS))
 def odd_service(request: pytest.FixtureRequest) -> Iterator[ServiceProcess]:
     with ServiceProcess(*request.param) as started:
         yield started

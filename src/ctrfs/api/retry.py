@@ -129,7 +129,10 @@ def _may_repeat(failure: Failure, repeat: Repeat) -> bool:
     if failure.status is None:
         # A protocol error without an answer is our own request that cannot be written.
         return not isinstance(failure.error, errors.RemoteProtocolError)
-    return failure.status in {408, 409, 429} or failure.status >= 500
+    if failure.status == 429:
+        # Source: docs/api-notes.md, Errors: without a time to come back, a person must act.
+        return "retry-after" in failure.headers or "retry-after-ms" in failure.headers
+    return failure.status in {408, 409} or failure.status >= 500
 
 
 def _number(text: str | None) -> float | None:

@@ -266,7 +266,7 @@ async def test_gone_after_an_uncertain_deletion_is_deleted(
     assert len(service.sent) == 2
 
 
-@pytest.mark.parametrize("certain", [fails(httpx.ConnectError("no route")), answers(429)])
+@pytest.mark.parametrize("certain", [fails(httpx.ConnectError("no route")), answers(409)])
 async def test_gone_after_a_deletion_that_was_not_done_is_an_error(
     certain: Reply, autojump_clock: trio.testing.MockClock
 ) -> None:

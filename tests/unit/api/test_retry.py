@@ -21,7 +21,7 @@ from ctrfs.api.retry import (
 )
 
 WALL_S = 1_700_000_000.0
-RETRIED_STATUSES = [408, 409, 429, 500, 502, 503, 504, 529]
+RETRIED_STATUSES = [408, 409, 500, 502, 503, 504, 529]
 FINAL_STATUSES = [307, 400, 401, 403, 404, 405, 413, 416, 422]
 
 
@@ -87,6 +87,16 @@ def test_a_used_up_quota_is_never_tried_again() -> None:
     assert wait_after(ended) is None
 
 
+@pytest.mark.parametrize("header", [{"retry_after": "3"}, {"retry_after_ms": "3000"}])
+def test_a_limit_of_requests_that_names_a_time_is_waited_for(header: dict[str, str]) -> None:
+    assert wait_after(failure(429, **header)) == 3.0
+    assert wait_after(failure(429, **header), plan(Repeat.IF_SURELY_NOT_DONE)) == 3.0
+
+
+def test_a_limit_of_requests_without_a_time_needs_a_person() -> None:
+    assert wait_after(failure(429)) is None
+
+
 @pytest.mark.parametrize("retries", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("retries_max", [0, 1, 2, 5])
 def test_there_are_as_many_retries_as_allowed(retries: int, retries_max: int) -> None:
@@ -95,7 +105,7 @@ def test_there_are_as_many_retries_as_allowed(retries: int, retries_max: int) ->
     assert (wait_s is not None) is (retries < retries_max)
 
 
-@pytest.mark.parametrize("status", [None, 409, 429])
+@pytest.mark.parametrize("status", [None, 409])
 def test_a_creation_that_surely_was_not_done_is_tried_again(status: int | None) -> None:
     assert wait_after(failure(status), plan(Repeat.IF_SURELY_NOT_DONE)) == 0.5
 
