@@ -87,10 +87,12 @@ def test_a_used_up_quota_is_never_tried_again() -> None:
     assert wait_after(ended) is None
 
 
-@pytest.mark.parametrize("header", [{"retry_after": "3"}, {"retry_after_ms": "3000"}])
-def test_a_limit_of_requests_that_names_a_time_is_waited_for(header: dict[str, str]) -> None:
-    assert wait_after(failure(429, **header)) == 3.0
-    assert wait_after(failure(429, **header), plan(Repeat.IF_SURELY_NOT_DONE)) == 3.0
+@pytest.mark.parametrize(
+    "limited", [failure(429, retry_after="3"), failure(429, retry_after_ms="3000")]
+)
+def test_a_limit_of_requests_that_names_a_time_is_waited_for(limited: Failure) -> None:
+    assert wait_after(limited) == 3.0
+    assert wait_after(limited, plan(Repeat.IF_SURELY_NOT_DONE)) == 3.0
 
 
 def test_a_limit_of_requests_without_a_time_needs_a_person() -> None:
