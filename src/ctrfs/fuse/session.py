@@ -21,6 +21,7 @@ from urllib.parse import quote
 import pyfuse3
 
 from ctrfs.errors import MountError
+from ctrfs.fuse.device import unfrozen_reads
 from ctrfs.fuse.invalidate import KernelNotifier
 from ctrfs.fuse.operations import Operations
 
@@ -85,7 +86,8 @@ def kernel_session(
     _mount(operations, mountpoint, options)
     notifier.start()
     try:
-        yield KernelSession()
+        with unfrozen_reads():
+            yield KernelSession()
     finally:
         if notifier.close(timeout_s=_NOTIFIER_TIMEOUT_S):
             pyfuse3.close(unmount=True)
