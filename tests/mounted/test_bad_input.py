@@ -27,7 +27,6 @@ HOSTILE_PATHS = [
     "/mnt/data/./a",
     "/mnt/data/folder/../b",
     "/mnt/data//double//slash",
-    "/mnt/data/",
     "/mnt/data",
     "/mnt/data/nul\0inside",
     "/mnt/data/line\nbreak",
@@ -38,16 +37,16 @@ HOSTILE_PATHS = [
     "/mnt/data/file/below",
     "/mnt/data/␀／‛",
     "/etc/shadow",
-    "/",
-    "",
     "relative",
     "/mnt/data/0123456789abcdef0123456789abcdef-x",
     "/mnt/data/fedcba98765432100123456789abcdef-x",
     "/mnt/data/same",
     "/mnt/data/same",
     "/mnt/data/.ctrfs",
-    "/mnt/data/\ud800",
 ]
+
+# Rows that name no file, and one that is no text.
+SENSELESS_PATHS = ["/mnt/data/", "/", "", "/mnt/data/\ud800"]
 
 
 @contextmanager
@@ -76,6 +75,22 @@ def test_hostile_names_are_all_visible_readable_and_inside_the_mount(
         f"content {number}".encode() for number in range(len(HOSTILE_PATHS))
     )
     assert not (mount.point / "etc").exists()
+    assert is_well(mount)
+
+
+def test_rows_that_name_no_file_are_counted_and_described(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    container_id = service.create_container("senseless")
+    for path in SENSELESS_PATHS:
+        service.plant(container_id, path, b"x")
+    service.plant(container_id, "/mnt/data/good.txt", b"good")
+    mount = make_mount(service)
+
+    assert contents(mount.point / "senseless") == {"good.txt": b"good"}
+    errors = (mount.point / ".ctrfs/errors").read_text().splitlines()
+    assert errors[0].startswith(f"{len(SENSELESS_PATHS)} rows")
+    assert len(errors) == 1 + len(SENSELESS_PATHS)
     assert is_well(mount)
 
 

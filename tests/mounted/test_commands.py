@@ -148,8 +148,9 @@ def test_a_killed_daemon_leaves_enotconn_and_the_next_mount_clears_it(
     (mount.point / "work").mkdir()
     (mount.point / "work/a.txt").write_bytes(b"safe")
     mount.kill()
+    # stat may still be answered from what the kernel remembers of the root.
     with pytest.raises(OSError, match="not connected") as caught:
-        mount.point.stat()
+        list(mount.point.iterdir())
     assert caught.value.errno == errno.ENOTCONN
 
     mount.start()
@@ -161,8 +162,9 @@ def test_umount_clears_the_mount_of_a_killed_daemon(
 ) -> None:
     mount = make_mount(service)
     mount.kill()
-    mount.run("umount", mount.point)
+    ended = mount.run("umount", mount.point)
 
+    assert ended.returncode == 0, ended.stderr
     assert mount.point not in fuse_mounts()
     assert list(mount.point.iterdir()) == []
 
@@ -312,7 +314,7 @@ def test_the_commands_list_create_add_and_refresh(
     created = run_ctrfs("create", "made", environment=home)
     assert created.returncode == 0, created.stderr
     (tmp_path / "added.txt").write_bytes(b"added")
-    added = run_ctrfs("add", "made", tmp_path / "added.txt", environment=home)
+    added = run_ctrfs("add", tmp_path / "added.txt", "made", environment=home)
     assert added.returncode == 0, added.stderr
     listed = run_ctrfs("ls", "--json", environment=home)
     assert listed.returncode == 0, listed.stderr
@@ -328,11 +330,13 @@ def test_the_commands_list_create_add_and_refresh(
     assert sorted(entry.name for entry in folder.iterdir()) == ["added.txt", "planted.txt"]
 
 
-def test_doctor_finds_a_working_machine_and_a_wrong_key(home: dict[str, str]) -> None:
+def test_doctor_finds_a_working_service_and_a_wrong_key(home: dict[str, str]) -> None:
     well = run_ctrfs("doctor", environment=home)
     ill = run_ctrfs("doctor", environment=home | {"OPENAI_API_KEY": "sk-wrong"})
 
-    assert well.returncode == 0, well.stdout + well.stderr
+    # Not its exit code: this machine may hold mounts that do need attention.
+    assert "answers, and accepts the key" in well.stdout
+    assert "accepts the key" not in ill.stdout
     assert ill.returncode != 0
     assert "sk-wrong" not in ill.stdout + ill.stderr
 

@@ -176,7 +176,8 @@ class Mount:
             self._daemon is not None
             and self._daemon.poll() is None
             and self.point in fuse_mounts()
-            and finishes("stat", self.point, timeout_s=2)
+            # Of the file system, not of its root, whose attributes the kernel may remember.
+            and finishes("stat", "-f", self.point, timeout_s=2)
         )
 
     def log_text(self) -> str:
