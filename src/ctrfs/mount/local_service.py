@@ -1,7 +1,8 @@
 """The service behind ``local:``: a process of its own that lives as long as it is needed.
 
-A process, so that serving files and being the service do not share one interpreter. It ends
-when its standard input ends, so not even SIGKILL to us leaves it behind.
+A process, so that serving files and being the service do not share one interpreter. Its
+standard input is a named pipe that every mount of the same data holds open: it ends with the
+last of them, so not even SIGKILL to us leaves it behind, and no mount ends another's service.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _SOCKET_PATH_BYTES_MAX: Final = 107
 _START_TIMEOUT_S: Final = 20.0
 # The service itself waits 5 s for answers under way.
 _STOP_TIMEOUT_S: Final = 10.0
+# How soon a service whose input has ended stops taking connections, at the latest.
+_LOOK_AGAIN_S: Final = 1.0
 _LINE_BYTES_MAX: Final = 4096
 
 
@@ -37,7 +40,7 @@ _LINE_BYTES_MAX: Final = 4096
 async def local_service(source: Source) -> AsyncIterator[Path]:
     """Provide the socket of the service of ``source``; starts it if it does not run yet.
 
-    Two mounts of one data directory share the service of the first.
+    Mounts of one data directory share one service, which outlives whoever started it.
 
     Raises:
         ConfigError: The data directory cannot be made.
@@ -45,18 +48,23 @@ async def local_service(source: Source) -> AsyncIterator[Path]:
     """
     data = make_private_directory(source.directory or local_data_directory())
     socket_path = socket_path_for(data)
-    if await _answers(socket_path):
+    users_fd = await _join(socket_path)
+    if users_fd is not None:
         log.info("sharing the service that already runs on %s", data)
-        yield socket_path
+        try:
+            yield socket_path
+        finally:
+            os.close(users_fd)
         return
-    process = await _start(data, socket_path)
+    process, users_fd = await _start(data, socket_path)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_log_lines, process)
             yield socket_path
             nursery.cancel_scope.cancel()
     finally:
-        await _stop(process)
+        os.close(users_fd)
+        await _leave(process, socket_path)
 
 
 def socket_path_for(data: Path) -> Path:
@@ -69,6 +77,24 @@ def socket_path_for(data: Path) -> Path:
     return make_private_directory(Path(runtime)) / f"ctrfs-{digest}.socket"
 
 
+def _users_path(socket_path: Path) -> Path:
+    """Return the pipe that is the service's input: it ends when the last user closes it."""
+    return socket_path.with_suffix(".users")
+
+
+async def _join(socket_path: Path) -> int | None:
+    """Return a descriptor that keeps a running service alive; None if there is none to join."""
+    try:
+        # Without waiting, this succeeds only while a service has the other end.
+        users_fd = os.open(_users_path(socket_path), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if await _answers(socket_path):
+        return users_fd
+    os.close(users_fd)
+    return None
+
+
 async def _answers(socket_path: Path) -> bool:
     try:
         stream = await trio.open_unix_socket(socket_path)
@@ -78,25 +104,53 @@ async def _answers(socket_path: Path) -> bool:
     return True
 
 
-async def _start(data: Path, socket_path: Path) -> trio.Process:
-    process = await trio.lowlevel.open_process(
-        [
-            sys.executable,
-            "-m",
-            "ctrfs",
-            "serve",
-            "--listen",
-            f"unix:{socket_path}",
-            "--data",
-            str(data),
-            "--exit-with-stdin",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        # Ctrl-C on the terminal is for us; we stop the service after the last byte is sent.
-        start_new_session=True,
-    )
+async def _start(data: Path, socket_path: Path) -> tuple[trio.Process, int]:
+    """Start the service; return it with a descriptor that keeps it alive."""
+    input_fd, users_fd = _users_pipe(_users_path(socket_path))
+    try:
+        process = await trio.lowlevel.open_process(
+            [
+                sys.executable,
+                "-m",
+                "ctrfs",
+                "serve",
+                "--listen",
+                f"unix:{socket_path}",
+                "--data",
+                str(data),
+                "--exit-with-stdin",
+            ],
+            stdin=input_fd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C on the terminal is for us; we let the service go after the last byte.
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(users_fd)
+        raise
+    finally:
+        os.close(input_fd)
+    words = await _first_words(process)
+    if words.startswith(b"serving "):
+        return process, users_fd
+    os.close(users_fd)
+    await _leave(process, socket_path)
+    reason = words.decode(errors="replace").strip().removeprefix("ctrfs serve: ")
+    raise MountError(f"the local service does not start: {reason or 'it says nothing'}")
+
+
+def _users_pipe(path: Path) -> tuple[int, int]:
+    """Return both ends of the pipe at ``path``: one to read, one that is a user's."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    # The reading end first, without waiting for a writer, who would wait for a reader.
+    input_fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(input_fd, True)
+    return input_fd, os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+
+async def _first_words(process: trio.Process) -> bytes:
     assert process.stdout is not None
     words = b""
     with trio.move_on_after(_START_TIMEOUT_S):
@@ -105,11 +159,7 @@ async def _start(data: Path, socket_path: Path) -> trio.Process:
             if not piece:
                 break
             words += piece
-    if words.startswith(b"serving "):
-        return process
-    await _stop(process)
-    reason = words.decode(errors="replace").strip().removeprefix("ctrfs serve: ")
-    raise MountError(f"the local service does not start: {reason or 'it says nothing'}")
+    return words
 
 
 async def _log_lines(process: trio.Process) -> None:
@@ -118,16 +168,24 @@ async def _log_lines(process: trio.Process) -> None:
         log.info("local service: %s", piece.decode(errors="replace").rstrip())
 
 
-async def _stop(process: trio.Process) -> None:
-    """End the service: by the end of its input, then by signals."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _STOP_TIMEOUT_S):
-        assert process.stdin is not None
-        await process.stdin.aclose()
-        with trio.move_on_after(_STOP_TIMEOUT_S):
-            await process.wait()
-        if process.returncode is None:
-            log.warning("the local service does not end by itself; killing it")
-            process.kill()
-            await process.wait()
-        if process.stdout is not None:
-            await process.stdout.aclose()
+async def _leave(process: trio.Process, socket_path: Path) -> None:
+    """Wait for the end of a service that has lost its last user; leave one that has others."""
+    is_shared = False
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _STOP_TIMEOUT_S):
+        while not is_shared and not await _ends_within(process, _LOOK_AGAIN_S):
+            # A service that is ending takes no connections any more.
+            is_shared = await _answers(socket_path)
+    if is_shared:
+        log.info("others still use the local service; leaving it to them")
+    elif process.returncode is None:
+        log.warning("the local service does not end by itself; killing it")
+        process.kill()
+    if process.stdout is not None:
+        await process.stdout.aclose()
+
+
+async def _ends_within(process: trio.Process, timeout_s: float) -> bool:
+    with trio.move_on_after(timeout_s):
+        await process.wait()
+        return True
+    return False

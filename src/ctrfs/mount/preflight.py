@@ -30,9 +30,7 @@ def resolve_mountpoint(text: str) -> Path:
     except OSError as error:
         raise MountError(f"mount point {text}: {_reason(error)}") from error
     whole = parent / given.name
-    if whole.is_symlink():
-        return whole.resolve()
-    return whole
+    return whole.resolve() if _is_link(whole) else whole
 
 
 def prepare_mountpoint(mountpoint: Path, *, nonempty: bool) -> None:
@@ -157,6 +155,13 @@ def _check_directory(mountpoint: Path, *, nonempty: bool) -> None:
         raise MountError(f"mount point {mountpoint}: {_reason(error)}") from error
     if os.geteuid() != 0 and not os.access(mountpoint, os.W_OK):
         raise MountError(f"mount point {mountpoint}: no permission to write there")
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False  # a dead mount answers nothing, and is no link
 
 
 def _reason(error: OSError) -> str:
