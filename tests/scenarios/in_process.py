@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import trio
 from tests.scenarios.workplace import (
@@ -18,17 +19,26 @@ from tests.scenarios.workplace import (
     Status,
     Workplace,
 )
+from tests.support.service import InProcessService
 from typing_extensions import override
 
+from ctrfs.api.client import open_client
+from ctrfs.clock import SystemClock
+from ctrfs.config import ApiConfig, ContentConfig, FileSystemConfig, Secret, TreeConfig
+from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.errors import CtrfsError
 from ctrfs.fs.attributes import AttributeChanges, Attributes, EntryKind, NoEntry
 from ctrfs.fs.file_system import FileSystem
 from ctrfs.fs.handles import HandleNumber
 from ctrfs.fuse.convert import flags_from_bits
 from ctrfs.fuse.errno_map import errno_for
-from ctrfs.tree.nodes import InodeNumber
+from ctrfs.mount.graph import GraphConfig, KernelCaches, build_floors
+from ctrfs.tree.nodes import ROOT_INODE, InodeNumber
 
 PERMISSIONS = 0o644
+GRAPH = GraphConfig(
+    tree=TreeConfig(), content=ContentConfig(), files=FileSystemConfig(), source="openai:"
+)
 
 
 class InProcessWorkplace(Workplace):
@@ -216,6 +226,36 @@ class _Handle(OpenWork):
     @override
     async def size(self) -> int:
         return (await self._fs.getattr(self._inode)).size_bytes
+
+
+@asynccontextmanager
+async def in_process_workplace(directory: Path) -> AsyncIterator[InProcessWorkplace]:
+    """Provide a new container of a whole object graph, from the service up, without a kernel."""
+    clock = SystemClock()
+    with InProcessService(directory / "service") as service:
+        api_config = ApiConfig(base_url=service.base_url, key=Secret(service.key))
+        client = open_client(api_config, clock=clock, transport_factory=lambda: service.transport)
+        with StateDirectory.open(directory / "state", "in process", clock=clock) as state:
+            async with client as api, trio.open_nursery() as nursery:
+                floors = build_floors(
+                    api,
+                    state,
+                    clock=clock,
+                    config=GRAPH,
+                    nursery=nursery,
+                    caches=KernelCaches(
+                        on_changes=lambda _changes: None, on_pages_stale=lambda _inode: None
+                    ),
+                )
+                await floors.start(nursery)
+                fs = floors.file_system
+                container = await fs.mkdir(ROOT_INODE, b"work", 0o755)
+                fs.remember(container.inode)
+                place = InProcessWorkplace(fs, container.inode)
+                yield place
+                place.forget_all()
+                fs.forget([(container.inode, 1)])
+                nursery.cancel_scope.cancel()
 
 
 @contextmanager

@@ -310,21 +310,21 @@ async def test_a_file_keeps_its_inode_over_writes_and_renames(workplace: Workpla
     assert (await workplace.status("b.txt")).inode == inode
 
 
-async def test_links_are_refused(container: Workplace) -> None:
-    await write_file(container, "a.txt", b"x")
+async def test_links_are_refused(mounted_container: Workplace) -> None:
+    await write_file(mounted_container, "a.txt", b"x")
     async with fails_with("EPERM"):
-        await container.make_symlink("soft")
+        await mounted_container.make_symlink("soft")
     async with fails_with("EPERM"):
-        await container.make_hard_link("hard", "a.txt")
-    assert await container.names() == ["a.txt"]
+        await mounted_container.make_hard_link("hard", "a.txt")
+    assert await mounted_container.names() == ["a.txt"]
 
 
-async def test_an_exchange_is_refused(container: Workplace) -> None:
-    await write_file(container, "a", b"a")
-    await write_file(container, "b", b"b")
+async def test_an_exchange_is_refused(mounted_container: Workplace) -> None:
+    await write_file(mounted_container, "a", b"a")
+    await write_file(mounted_container, "b", b"b")
     async with fails_with("EINVAL"):
-        await container.rename("a", "b", flags=RENAME_EXCHANGE)
-    assert await read_file(container, "a") == b"a"
+        await mounted_container.rename("a", "b", flags=RENAME_EXCHANGE)
+    assert await read_file(mounted_container, "a") == b"a"
 
 
 async def test_attributes_tell_what_the_service_knows(container: Workplace) -> None:

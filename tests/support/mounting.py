@@ -310,11 +310,12 @@ class MakeMount(Protocol):
 
 
 class Kept:
-    """What outlives a test on purpose: processes and mounts that a whole session shares."""
+    """What outlives a test on purpose: what a whole session shares."""
 
     def __init__(self) -> None:
         self.pids: set[int] = set()
         self.points: set[Path] = set()
+        self.descriptors: set[str] = set()
 
 
 class SharedMount:
