@@ -69,12 +69,10 @@ def fuse_problem() -> str | None:
             f"no {FUSE_DEVICE}: load the kernel module (modprobe fuse), or start the container "
             "with --device /dev/fuse --cap-add SYS_ADMIN"
         )
-    if os.geteuid() == 0:
-        # Root opens the device itself; others leave it to fusermount3, which is set-uid.
-        if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
-            return f"no permission to use {FUSE_DEVICE}"
-        return None
-    if shutil.which(FUSERMOUNT) is None:
+    # fusermount3 opens the device with the rights of who calls it, so all users need them.
+    if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
+        return f"no permission to use {FUSE_DEVICE}"
+    if os.geteuid() != 0 and shutil.which(FUSERMOUNT) is None:
         return f"no {FUSERMOUNT}: install fuse3"
     return None
 
