@@ -15,6 +15,8 @@ MASK: Final = "[key]"
 # Anything that looks like a key of the service, also one that the service has shortened
 # itself (``sk-abc***xyz``): its ends are still of use to a thief.
 _KEY_LIKE: Final = re.compile(r"\bsk-[A-Za-z0-9_*.…-]{4,}")
+# A shorter key, as local services take, is no secret that could be kept: it is part of words.
+KEY_CHARACTERS_MIN: Final = 8
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 
 
@@ -26,7 +28,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return ``text`` without the key."""
-        if self._key is not None and (revealed := self._key.reveal()):
+        if self._key is not None and len(revealed := self._key.reveal()) >= KEY_CHARACTERS_MIN:
             text = text.replace(revealed, MASK)
         return _KEY_LIKE.sub(MASK, text)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from ctrfs.errors import NoSuchEntryError
@@ -21,11 +22,12 @@ _FIRST_FILE_INODE: Final = 3
 class ControlDirectory:
     """A read-only directory of generated files. Not async on purpose: it asks nobody."""
 
-    def __init__(self, parts: Parts, *, source: str, version: str) -> None:
-        """``source`` and ``version`` are shown to the user as they are."""
+    def __init__(self, parts: Parts, *, source: str, version: str, spool_path: Path) -> None:
+        """Show ``source`` and ``version`` as they are, and where unsent bytes lie."""
         self._parts = parts
         self._source = source
         self._version = version
+        self._spool_path = spool_path
         self._files: Mapping[bytes, Callable[[], str]] = {
             b"errors": self._errors,
             b"pending": self._pending,
@@ -97,6 +99,7 @@ class ControlDirectory:
                 "bytes": row.size_bytes,
                 "since": row.since_s,
                 "error": row.error,
+                "local": str(self._spool_path / row.spool_name),
             }
             for row in self._parts.unsent.rows()
         ]

@@ -1,4 +1,4 @@
-"""The ``user.ctrfs.*`` attributes: what the service knows of an entry, and two buttons."""
+"""The ``user.ctrfs.*`` attributes: what the service knows of an entry, and one button."""
 
 from __future__ import annotations
 
@@ -44,14 +44,12 @@ class ExtendedAttributes:
         """Carry out ``user.ctrfs.refresh``, whatever its value: fetch the listing now.
 
         Raises:
-            NotPermittedError: The attribute is one of ours and tells, it does not take.
-            UnsupportedAttributeError: It is not ours, and nowhere to be kept.
+            UnsupportedAttributeError: It cannot be kept: it is not ours, or one of ours that
+                tells and does not take. Copy tools pass over both without a word.
             RemoteError: The listing could not be fetched.
         """
         if name == REFRESH:
             await self._parts.namespace.refetch(node)
-        elif name.startswith(PREFIX):
-            raise NotPermittedError(f"{name!r} cannot be set")
         else:
             raise UnsupportedAttributeError(f"{name!r} cannot be kept")
 

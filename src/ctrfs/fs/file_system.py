@@ -70,6 +70,7 @@ class FileSystem:
         attributes_timeout_s: float,
         control: ControlDirectory,
         on_pages_stale: Callable[[InodeNumber], None],
+        holds_open: Callable[[int, bytes], bool],
     ) -> None:
         """Work with ``parts``.
 
@@ -79,6 +80,8 @@ class FileSystem:
                 version, so only changes made through this mount alter them.
             control: The ``.ctrfs`` directory.
             on_pages_stale: Told of an inode whose cached pages and length must be dropped.
+            holds_open: Asked whether a process has a descriptor of the file at a path, which
+                is given below the mount point; must not block.
         """
         self._parts = parts
         self._attributes_timeout_s = attributes_timeout_s
@@ -87,7 +90,9 @@ class FileSystem:
         self._remover = Remover(parts, self._saver)
         self._mover = Mover(parts, self._saver, self._remover)
         self._creator = Creator(parts)
-        self._files = Files(parts, self._saver, on_pages_stale=on_pages_stale)
+        self._files = Files(
+            parts, self._saver, on_pages_stale=on_pages_stale, holds_open=holds_open
+        )
         self._extended = ExtendedAttributes(parts)
 
     # -- names and attributes --------------------------------------------------------------
@@ -268,14 +273,22 @@ class FileSystem:
 
     # -- files -----------------------------------------------------------------------------
 
-    async def open(self, inode: InodeNumber, flags: OpenFlags) -> OpenedFile:
+    async def open(
+        self, inode: InodeNumber, flags: OpenFlags, *, opener_pid: int | None = None
+    ) -> OpenedFile:
         """Open a file, or a file of the control directory; see ``Files.open``."""
         if self._control.owns(inode):
             return self._open_control(inode, flags)
-        return await self._files.open(self._file(inode), flags)
+        return await self._files.open(self._file(inode), flags, opener_pid=opener_pid)
 
     async def create(
-        self, parent: InodeNumber, name: bytes, permissions: int, flags: OpenFlags
+        self,
+        parent: InodeNumber,
+        name: bytes,
+        permissions: int,
+        flags: OpenFlags,
+        *,
+        opener_pid: int | None = None,
     ) -> tuple[OpenedFile, Attributes]:
         """Create and open a file; the service hears of it at the first flush.
 
@@ -293,10 +306,11 @@ class FileSystem:
             found = await self._parts.namespace.child(directory, name)
             if found is None:
                 file = self._creator.create_file(directory, name, permissions)
-                return self._files.open_new(file, flags), self._attributes(file)
+                opened = self._files.open_new(file, flags, opener_pid=opener_pid)
+                return opened, self._attributes(file)
         if flags.exclusive:
             raise EntryExistsError("the name is taken")
-        opened = await self.open(found.inode, flags)
+        opened = await self.open(found.inode, flags, opener_pid=opener_pid)
         return opened, self._attributes(found)
 
     async def read(self, handle: HandleNumber, offset: int, size: int) -> bytes:

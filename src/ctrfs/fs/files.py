@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ctrfs.content.open_file import OpenFile
+from ctrfs.content.open_file import FileState, OpenFile
 from ctrfs.errors import ContentError, CtrfsError, NoSuchEntryError
 from ctrfs.fs.attributes import OpenFlags
 from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile
 from ctrfs.fs.parts import Parts, identity_of_remote
 from ctrfs.fs.saving import Saver
-from ctrfs.tree.nodes import File, InodeNumber
+from ctrfs.tree.nodes import File, InodeNumber, path_from_root
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +20,21 @@ class Files:
     """What is done with handles of files. Each waits only where its docstring says so."""
 
     def __init__(
-        self, parts: Parts, saver: Saver, *, on_pages_stale: Callable[[InodeNumber], None]
+        self,
+        parts: Parts,
+        saver: Saver,
+        *,
+        on_pages_stale: Callable[[InodeNumber], None],
+        holds_open: Callable[[int, bytes], bool],
     ) -> None:
         self._parts = parts
         self._saver = saver
         self._on_pages_stale = on_pages_stale
+        self._holds_open = holds_open
 
-    async def open(self, file: File, flags: OpenFlags) -> OpenedFile:
+    async def open(
+        self, file: File, flags: OpenFlags, *, opener_pid: int | None = None
+    ) -> OpenedFile:
         """Open a file; sends nothing, unless only a download can tell its length.
 
         Raises:
@@ -49,13 +57,17 @@ class Files:
         except BaseException:
             self._parts.store.release(file.inode)
             raise
-        handle = self._parts.handles.add(FileHandle(file=file, open_file=open_file, flags=flags))
+        opened = FileHandle(file=file, open_file=open_file, flags=flags, opener_pid=opener_pid)
+        handle = self._parts.handles.add(opened)
         return OpenedFile(handle=handle, direct_io=is_length_new, keep_cache=True)
 
-    def open_new(self, file: File, flags: OpenFlags) -> OpenedFile:
+    def open_new(
+        self, file: File, flags: OpenFlags, *, opener_pid: int | None = None
+    ) -> OpenedFile:
         """Open a file that was made just now; there is room for its handle."""
         open_file = self._parts.store.create(file.inode)
-        handle = self._parts.handles.add(FileHandle(file=file, open_file=open_file, flags=flags))
+        opened = FileHandle(file=file, open_file=open_file, flags=flags, opener_pid=opener_pid)
+        handle = self._parts.handles.add(opened)
         return OpenedFile(handle=handle, direct_io=False, keep_cache=True)
 
     async def read(self, handle: HandleNumber, offset: int, size: int) -> bytes:
@@ -106,8 +118,11 @@ class Files:
         Raises as ``Saver.save``.
         """
         opened = self._parts.handles.opened(handle)
-        if isinstance(opened, FileHandle) and opened.flags.can_write:
-            await self._saver.save(opened.file)
+        if not isinstance(opened, FileHandle) or not opened.flags.can_write:
+            return
+        if self._is_about_to_be_written(opened):
+            return
+        await self._saver.save(opened.file)
 
     async def fsync(self, handle: HandleNumber) -> None:
         """Return once the service has all bytes of the file; raises as ``Saver.save``."""
@@ -124,12 +139,29 @@ class Files:
         if not isinstance(opened, FileHandle):
             return
         try:
-            if opened.flags.can_write:
+            # What a flush has failed to send was told to the caller then, and waits for the next.
+            if opened.flags.can_write and opened.open_file.state is not FileState.FAILED:
                 await self._saver.save(opened.file)
         except CtrfsError as error:
             log.warning("release of inode %d: kept unsent: %s", opened.file.inode, error)
         finally:
             self._parts.store.release(opened.file.inode)
+
+    def _is_about_to_be_written(self, opened: FileHandle) -> bool:
+        """Tell whether an empty file is in the middle of a shell's ``> file``.
+
+        A shell opens the file, copies the descriptor and closes the first one before anything
+        is written: sending the empty file then would cost a request, and over an existing
+        file it would for a moment put nothing in the place of the old bytes. The close of the
+        opener's last descriptor is a flush of its own.
+        """
+        return (
+            opened.opener_pid is not None
+            and opened.open_file.state is FileState.DIRTY
+            and opened.open_file.size_bytes == 0
+            and opened.file.parent is not None
+            and self._holds_open(opened.opener_pid, path_from_root(opened.file))
+        )
 
     def _check_changeable(self, file: File) -> None:
         if not file.is_removed:

@@ -31,6 +31,8 @@ class FileHandle:
     file: File
     open_file: OpenFile
     flags: OpenFlags
+    opener_pid: int | None = None
+    """The process that opened it, where the kernel says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

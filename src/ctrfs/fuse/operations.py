@@ -219,7 +219,7 @@ class Operations(pyfuse3.Operations):
     @replies_with_errno
     async def open(self, inode: int, flags: int, ctx: Context) -> pyfuse3.FileInfo:
         return file_info_from_opened(
-            await self._fs.open(InodeNumber(inode), flags_from_bits(flags))
+            await self._fs.open(InodeNumber(inode), flags_from_bits(flags), opener_pid=ctx.pid)
         )
 
     @override
@@ -228,7 +228,11 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Context
     ) -> tuple[pyfuse3.FileInfo, Entry]:
         opened, made = await self._fs.create(
-            InodeNumber(parent_inode), name, stat.S_IMODE(mode), flags_from_bits(flags)
+            InodeNumber(parent_inode),
+            name,
+            stat.S_IMODE(mode),
+            flags_from_bits(flags),
+            opener_pid=ctx.pid,
         )
         answer = file_info_from_opened(opened), entry_from_attributes(made)
         self._fs.remember(made.inode)

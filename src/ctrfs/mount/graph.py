@@ -53,12 +53,18 @@ class GraphConfig:
     """What is mounted, as the user wrote it."""
 
 
+def _nobody(_pid: int, _path: bytes) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCaches:
-    """Whom to tell what the kernel's caches must forget; neither may block."""
+    """Whom to tell what the kernel must forget, and to ask what it knows; none may block."""
 
     on_changes: Callable[[Sequence[Change]], None]
     on_pages_stale: Callable[[InodeNumber], None]
+    holds_open: Callable[[int, bytes], bool] = _nobody
+    """Whether a process has a descriptor of the file at a path below the mount point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +147,12 @@ def build_floors(
         parts,
         attributes_timeout_s=ATTRIBUTES_TIMEOUT_S,
         control=ControlDirectory(
-            parts, source=config.source, version=importlib.metadata.version("ctrfs")
+            parts,
+            source=config.source,
+            version=importlib.metadata.version("ctrfs"),
+            spool_path=state.spool_path,
         ),
         on_pages_stale=caches.on_pages_stale,
+        holds_open=caches.holds_open,
     )
     return Floors(store=store, namespace=namespace, file_system=file_system)

@@ -26,6 +26,7 @@ from ctrfs.clock import Clock, SystemClock
 from ctrfs.config import ApiConfig
 from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.errors import CtrfsError
+from ctrfs.fuse.descriptors import Descriptors
 from ctrfs.fuse.invalidate import KernelNotifier
 from ctrfs.fuse.operations import Operations
 from ctrfs.fuse.session import KernelOptions, KernelSession, kernel_session
@@ -180,7 +181,11 @@ def _build_floors(
             tree=options.tree, content=options.content, files=options.files, source=plan.source.text
         ),
         nursery=nursery,
-        caches=KernelCaches(on_changes=tell_kernel, on_pages_stale=notifier.inode_changed),
+        caches=KernelCaches(
+            on_changes=tell_kernel,
+            on_pages_stale=notifier.inode_changed,
+            holds_open=Descriptors(plan.mountpoint).holds_open,
+        ),
     )
 
 

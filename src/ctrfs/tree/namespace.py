@@ -220,6 +220,9 @@ class Namespace:
 
     async def _fetch_files(self, container_id: ContainerId) -> None:
         owner = self._owner_with(container_id)
+        if owner.container.is_expired:
+            self.tree.apply_files(owner, [])  # its data is gone for good: nothing to ask for
+            return
         started_s = self._clock.monotonic_s()
         try:
             listing = await self.when_ready(

@@ -131,3 +131,13 @@ def path_in_container(node: Folder | File) -> EntryPath:
         names.append(step.name)
         step = step.parent
     return tuple(reversed(names))
+
+
+def path_from_root(node: Node) -> bytes:
+    """Return the path of ``node`` below the mount point, without a leading slash."""
+    names: list[bytes] = []
+    step: Node | None = node
+    while step is not None:
+        names.append(step.name)
+        step = step.parent
+    return b"/".join(name for name in reversed(names) if name)
