@@ -102,11 +102,7 @@ def build_floors(
     local, unsent = LocalEntries(state.database), UnsentFiles(state.database)
     overlay = Overlay(state.database)
     naming = NamingRules(ServiceFacts(state.database), slash_mode=config.tree.slash_mode)
-    spool = SpoolDirectory(state.spool_path, bytes_max=config.content.spool_bytes_max)
-    kept = {row.spool_name for row in unsent.rows()} | {row.spool_name for row in local.all_files()}
-    swept = spool.sweep(kept)
-    if swept:
-        log.info("removed %d local copies that an earlier mount had left", swept)
+    spool = _swept_spool(state, config.content, local=local, unsent=unsent)
     store = ContentStore(api, clock, config.content, spool)
 
     def adopt(file: File, row: LocalFileRow) -> None:
@@ -156,3 +152,15 @@ def build_floors(
         holds_open=caches.holds_open,
     )
     return Floors(store=store, namespace=namespace, file_system=file_system)
+
+
+def _swept_spool(
+    state: StateDirectory, config: ContentConfig, *, local: LocalEntries, unsent: UnsentFiles
+) -> SpoolDirectory:
+    """Return the spool with nothing in it but what earlier mounts have left on purpose."""
+    spool = SpoolDirectory(state.spool_path, bytes_max=config.spool_bytes_max)
+    kept = {row.spool_name for row in unsent.rows()} | {row.spool_name for row in local.all_files()}
+    swept = spool.sweep(kept)
+    if swept:
+        log.info("removed %d local copies that an earlier mount had left", swept)
+    return spool

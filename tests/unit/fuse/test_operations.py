@@ -28,7 +28,7 @@ from ctrfs.fuse.operations import Operations
 from ctrfs.tree.nodes import InodeNumber
 
 # Only the kernel makes these; no handler looks into them.
-CONTEXT = cast("pyfuse3.RequestContext", None)
+CONTEXT = pyfuse3.RequestContext()
 TOKEN = cast("pyfuse3.ReaddirToken", None)
 
 
