@@ -85,7 +85,13 @@ class Recorder:
         )
 
     async def create(
-        self, parent: InodeNumber, name: bytes, permissions: int, flags: OpenFlags
+        self,
+        parent: InodeNumber,
+        name: bytes,
+        permissions: int,
+        flags: OpenFlags,
+        *,
+        opener_pid: int | None = None,
     ) -> tuple[OpenedFile, Attributes]:
         self.note("create", parent, name, oct(permissions), flags.exclusive)
         opened = OpenedFile(handle=HandleNumber(3), direct_io=False, keep_cache=True)
