@@ -91,7 +91,7 @@ class Recorder:
         permissions: int,
         flags: OpenFlags,
         *,
-        opener_pid: int | None = None,
+        opener_pid: int | None = None,  # noqa: ARG002  # who opens is for the floors below
     ) -> tuple[OpenedFile, Attributes]:
         self.note("create", parent, name, oct(permissions), flags.exclusive)
         opened = OpenedFile(handle=HandleNumber(3), direct_io=False, keep_cache=True)
