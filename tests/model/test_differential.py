@@ -13,8 +13,9 @@ from typing import Final
 
 import pytest
 from tests.model.steps import Player, Step, draw, shown
-from tests.support.mounting import MakeMount
+from tests.support.mounting import MakeMount, SharedMount
 from tests.support.service import ServiceProcess
+from tests.support.trees import contents, id_of, stored
 
 SEEDS: Final = [int(s) for s in os.environ.get("CTRFS_DIFFERENTIAL_SEEDS", "1,2,3").split(",")]
 STEPS: Final = int(os.environ.get("CTRFS_DIFFERENTIAL_STEPS", "700"))
@@ -48,9 +49,12 @@ def _story(past: deque[Step], where: str) -> str:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_operations_have_the_outcomes_of_a_local_folder(
-    place: Path, outside: Path, seed: int
+    shared_mount: SharedMount | None, place: Path, outside: Path, seed: int
 ) -> None:
     play_both(place, outside, seed=seed, steps=STEPS)
+
+    if shared_mount is not None:
+        assert stored(shared_mount.service, place.name) == contents(outside)
 
 
 @pytest.mark.mounted
@@ -61,6 +65,7 @@ def test_random_operations_need_no_cache_and_no_slashes(
     place = make_mount(service, options=options).point / "work"
     place.mkdir()
     play_both(place, outside, seed=SEEDS[0], steps=STEPS // 2)
+    assert len(service.files(id_of(service, "work"))) == len(contents(outside))
 
 
 @pytest.mark.mounted
@@ -78,6 +83,7 @@ def test_random_operations_survive_remounts(
         drop_empty_folders(outside)
         drop_empty_folders(place)
         assert shown(place) == shown(outside)
+        assert stored(service, "work") == contents(outside)
 
 
 def drop_empty_folders(top: Path) -> None:

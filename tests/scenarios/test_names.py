@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from tests.scenarios.programs import run
-from tests.support.mounting import IS_LOCAL
 
 NAMES = [
     b"with space",
@@ -93,32 +92,11 @@ def test_folders_of_odd_names_hold_files_of_odd_names(place: Path) -> None:
         assert entry(entry(place, name), name).read_bytes() == name
 
 
-@pytest.mark.parametrize("name", ["␀", "a␀b", "．", "．．", "∅"])
-def test_a_name_that_stands_for_what_no_service_can_hold_is_refused_at_once(
-    place: Path, name: str
-) -> None:
-    if IS_LOCAL:
-        pytest.skip("plain folders hold it")
-    with pytest.raises(OSError, match="Invalid argument"):
-        os.close(os.open(place / name, os.O_CREAT | os.O_WRONLY))
-    with pytest.raises(OSError, match="Invalid argument"):
-        (place / name).mkdir()
-    (place / "other").write_bytes(b"x")
-    with pytest.raises(OSError, match="Invalid argument"):
-        (place / "other").rename(place / name)
+def test_a_file_may_bear_the_name_of_the_folder_of_other_paths(place: Path) -> None:
+    (place / "@root").write_bytes(b"a file")
 
-    assert names_in(place) == [b"other"]
-
-
-def test_the_folder_of_other_paths_cannot_be_made(place: Path) -> None:
-    if IS_LOCAL:
-        pytest.skip("plain folders hold it")
-    with pytest.raises(PermissionError):
-        (place / "@root").mkdir()
-    with pytest.raises(PermissionError):
-        (place / "@root").write_bytes(b"x")
-
-    assert names_in(place) == []
+    assert (place / "@root").read_bytes() == b"a file"
+    assert names_in(place) == [b"@root"]
 
 
 def test_a_name_of_256_bytes_is_refused(place: Path) -> None:
