@@ -136,9 +136,14 @@ class Mover:
 
         Raises:
             CrossContainerError: It is not empty; programs then copy and delete.
+            NotPermittedError: Its network policy cannot be given to another container: the
+                service tells that there is a list of domains, and not their secrets.
             DirectoryNotEmptyError: The container of that name is not empty.
             RemoteError: The service refused.
         """
+        policy = directory.container.network_policy
+        if policy not in {None, "disabled"}:
+            raise NotPermittedError(f"a container of network policy {policy} keeps its name")
         await self._parts.namespace.refetch(directory)
         if directory.children:
             raise CrossContainerError("a container with files is copied, not renamed")
@@ -150,7 +155,7 @@ class Mover:
                 name=container_name_from_entry(name),
                 expires_after_minutes=old.expires_after_minutes,
                 memory_limit=old.memory_limit,
-                network_disabled=old.network_policy == "disabled",
+                network_disabled=policy == "disabled",
             )
         )
         self._parts.namespace.replaced_container(directory, new, name)
