@@ -14,6 +14,7 @@ Raised by every floor below ``ctrfs.fuse``; turned into errno values only in
         IsADirectoryEntryError
         DirectoryNotEmptyError
         NameTooLongError
+        InvalidNameError              it stands for what no upload can be called
         NotPermittedError             ... and never will: links, files in the root
         CrossContainerError           ... but a copy and a delete can
         UnsupportedRenameError        ... a folder into itself, an exchange
@@ -92,6 +93,10 @@ class DirectoryNotEmptyError(NamespaceError):
 
 class NameTooLongError(NamespaceError):
     """The name has more than 255 bytes, or more than the service takes."""
+
+
+class InvalidNameError(NamespaceError):
+    """The name stands for something that no upload can be called."""
 
 
 class NotPermittedError(NamespaceError):

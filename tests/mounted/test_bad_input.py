@@ -119,7 +119,6 @@ def test_containers_of_hostile_names_are_directories_of_the_root(
     assert is_well(mount)
 
 
-@pytest.mark.xfail(reason="refused at close, or stored under another name")
 @pytest.mark.parametrize("name", ["␀", "a␀b", "．", "．．", "∅"])
 def test_a_name_that_stands_for_what_no_upload_can_be_called_is_refused_at_once(
     service: ServiceProcess, make_mount: MakeMount, name: str
@@ -360,7 +359,6 @@ def test_a_full_local_disk_is_enospc_and_the_stored_bytes_are_safe(
     assert mount.is_serving
 
 
-@pytest.mark.xfail(reason="the facts of an upload are recorded as if that could not fail")
 def test_a_full_local_disk_is_no_bug_of_ours(
     small_disk: Path, service: ServiceProcess, make_mount: MakeMount
 ) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from ctrfs.api.models import ContainerRequest
 from ctrfs.errors import EntryExistsError, NameTooLongError, NotPermittedError
 from ctrfs.fs.attributes import default_permissions
-from ctrfs.fs.parts import Parts
+from ctrfs.fs.parts import Parts, is_outside
 from ctrfs.tree.entries import CONTROL_NAME
-from ctrfs.tree.names import NAME_BYTES_MAX, container_name_from_entry
+from ctrfs.tree.names import (
+    NAME_BYTES_MAX,
+    component_from_entry,
+    container_name_from_entry,
+)
 from ctrfs.tree.nodes import (
+    ROOT_INODE,
     ContainerDirectory,
     Directory,
     File,
     Folder,
+    Parent,
     Root,
     path_in_container,
 )
@@ -36,8 +42,6 @@ class Creator:
         """
         if name == TRASH_NAME or name.startswith(TRASH_NAME + b"-"):
             raise NotPermittedError("a trash folder would be a container, and billed")
-        if name == CONTROL_NAME:
-            raise EntryExistsError("the name of the control directory")
         defaults = self._parts.config.defaults
         policy = defaults.network_policy
         request = ContainerRequest(
@@ -71,11 +75,22 @@ class Creator:
         return file
 
 
-def check_name(name: bytes) -> None:
-    """Refuse a name that no directory could hold.
+def check_name(parent: Parent, name: bytes, *, is_folder: bool) -> None:
+    """Refuse a name that no entry of ``parent`` could have.
 
     Raises:
         NameTooLongError: It has more than 255 bytes.
+        EntryExistsError: The control directory has it.
+        InvalidNameError: It stands for something that no upload can be called.
+        NotPermittedError: It lies outside the data folder, where no upload ever lands.
     """
     if len(name) > NAME_BYTES_MAX:
         raise NameTooLongError(f"a name of {len(name)} bytes")
+    if parent.inode == ROOT_INODE and name == CONTROL_NAME:
+        raise EntryExistsError("the name of the control directory")
+    if isinstance(parent, Root):
+        return
+    component_from_entry(name)
+    above = path_in_container(parent)
+    if is_outside(above) or (is_folder and is_outside((*above, name))):
+        raise NotPermittedError("uploads land in the data folder, not under @root")

@@ -16,10 +16,13 @@ from ctrfs.errors import (
     CtrfsError,
     EntryExistsError,
     IsADirectoryEntryError,
+    LocalDiskError,
+    NoSuchAttributeError,
     NoSuchEntryError,
     NotADirectoryEntryError,
     NotPermittedError,
     ReadOnlyError,
+    UnsupportedAttributeError,
 )
 from ctrfs.fs.attributes import (
     AttributeChanges,
@@ -197,15 +200,14 @@ class FileSystem:
         Raises:
             EntryExistsError: The name is taken.
         """
-        check_name(name)
         directory = self._changeable_directory(parent)
+        check_name(directory, name, is_folder=True)
         async with self._parts.directory_locks.hold(directory.inode):
             await self._check_free(directory, name)
             made: ContainerDirectory | Directory
             if isinstance(directory, Root):
                 made = await self._creator.create_container(directory, name)
             else:
-                self._parts.check_takes_files(directory)
                 made = self._creator.create_folder(directory, name, permissions)
         return self._attributes(made)
 
@@ -250,7 +252,6 @@ class FileSystem:
         no_replace: bool,
     ) -> None:
         """Give an entry another name; waits for the service (see ``Mover``)."""
-        check_name(new_name)
         source = self._changeable_directory(old_parent)
         destination = self._changeable_directory(new_parent)
         async with self._parts.directory_locks.hold(source.inode, destination.inode):
@@ -258,6 +259,7 @@ class FileSystem:
             target = await self._parts.namespace.child(destination, new_name)
             if target is node:
                 return
+            check_name(destination, new_name, is_folder=not isinstance(node, File))
             check_rename(node, destination, target, no_replace=no_replace)
             if isinstance(node, ContainerDirectory):
                 assert target is None or isinstance(target, ContainerDirectory)
@@ -265,7 +267,6 @@ class FileSystem:
                 return
             assert not isinstance(destination, Root)
             assert not isinstance(target, ContainerDirectory)
-            self._parts.check_takes_files(destination)
             if isinstance(node, Directory):
                 await self._mover.move_folder(node, destination, new_name, target=target)
             else:
@@ -296,17 +297,20 @@ class FileSystem:
             EntryExistsError: The name is taken and ``flags.exclusive`` is set.
             NotPermittedError: Files directly in the root, or outside the data folder.
         """
-        check_name(name)
         self._parts.handles.check_room()
         directory = self._changeable_directory(parent)
         if isinstance(directory, Root):
             raise NotPermittedError("only containers stand in the root: mkdir makes one")
-        self._parts.check_takes_files(directory)
+        check_name(directory, name, is_folder=False)
         async with self._parts.directory_locks.hold(directory.inode):
             found = await self._parts.namespace.child(directory, name)
             if found is None:
                 file = self._creator.create_file(directory, name, permissions)
-                opened = self._files.open_new(file, flags, opener_pid=opener_pid)
+                try:
+                    opened = self._files.open_new(file, flags, opener_pid=opener_pid)
+                except LocalDiskError:
+                    self._parts.tree.take_name(file)
+                    raise
                 return opened, self._attributes(file)
         if flags.exclusive:
             raise EntryExistsError("the name is taken")
@@ -337,6 +341,8 @@ class FileSystem:
 
     async def getxattr(self, inode: InodeNumber, name: bytes) -> bytes:
         """Return an attribute; asks nobody."""
+        if self._control.owns(inode):
+            raise NoSuchAttributeError("the control directory has no attributes")
         return self._extended.get(self._parts.tree.inodes.node(inode), name)
 
     async def listxattr(self, inode: InodeNumber) -> list[bytes]:
@@ -347,10 +353,14 @@ class FileSystem:
 
     async def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:  # noqa: ARG002  # the value of a button means nothing
         """Carry out ``user.ctrfs.refresh``; waits for the service."""
+        if self._control.owns(inode):
+            raise UnsupportedAttributeError("the control directory has no attributes")
         await self._extended.set(self._parts.tree.inodes.node(inode), name)
 
     async def removexattr(self, inode: InodeNumber, name: bytes) -> None:
         """Refuse."""
+        if self._control.owns(inode):
+            raise NoSuchAttributeError("the control directory has no attributes")
         self._extended.remove(self._parts.tree.inodes.node(inode), name)
 
     # -- end -------------------------------------------------------------------------------
@@ -369,6 +379,11 @@ class FileSystem:
             for inode in self._parts.store.unsent_inodes():
                 nursery.start_soon(self._drain_one, inode)
         return self.unsent_count()
+
+    async def record_unsent(self) -> None:
+        """Record all that is still unsent, so that it outlives this mount; sends nothing."""
+        for inode in self._parts.store.unsent_inodes():
+            await self._saver.record_unsent(self._file(inode))
 
     async def _drain_one(self, inode: InodeNumber) -> None:
         try:

@@ -26,7 +26,7 @@ from ctrfs.errors import (
     NotPermittedError,
     UnsupportedRenameError,
 )
-from ctrfs.fs.parts import Parts, identity_of_remote, unsent_key
+from ctrfs.fs.parts import Parts, identity_of_remote
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.saving import Saver, identity_of
 from ctrfs.tree.making import folder_key
@@ -125,8 +125,9 @@ class Mover:
             self._parts.namespace.hide(folder.owner, copy.old.id)
             self._parts.namespace.stored(copy.file, copy.new, digest=copy.digest)
             copy.file.size_bytes = copy.size_bytes
-            self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
-            self._parts.keep_facts(copy.file)
+            with self._parts.spared():
+                self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
+                self._parts.keep_facts(copy.file)
         await self._delete_at_once(folder.owner, [copy.old.id for copy in copies])
 
     async def move_container(
@@ -219,13 +220,15 @@ class Mover:
             file.is_local_only = False
             file.replaces = (*file.replaces, *replaced)
             gone = self._saver.bind(file, stored, outgoing)
-        self._parts.unsent.remove(unsent_key(file.inode))
+        self._parts.forget_unsent(file.inode)
         if local_path is not None:
-            self._parts.local.remove_file(old_owner.container.id, b"/".join(local_path))
+            with self._parts.spared():
+                self._parts.local.remove_file(old_owner.container.id, b"/".join(local_path))
         if target is not None:
             self._forget_target(target)
         if old is not None and old_owner is not file.owner:
-            self._parts.overlay.drop(old_owner.container.id, old.id)
+            with self._parts.spared():
+                self._parts.overlay.drop(old_owner.container.id, old.id)
             await self._saver.delete_all(old_owner, [old.id])
         await self._saver.delete_all(file.owner, gone)
 
@@ -325,7 +328,8 @@ class Mover:
         old_parent = file.parent
         self._parts.tree.place(file, parent, name)
         if old_parent is not None:
-            self._parts.tree.keep_folder(old_parent)
+            with self._parts.spared():
+                self._parts.tree.keep_folder(old_parent)
             self._parts.touch(old_parent)
         self._parts.touch(parent)
 
@@ -343,7 +347,8 @@ class Mover:
                 if target.former_parent
                 else ()
             )
-            self._parts.local.remove_file(target.owner.container.id, b"/".join(path))
+            with self._parts.spared():
+                self._parts.local.remove_file(target.owner.container.id, b"/".join(path))
         self._remover.forget_bytes(target)
 
     async def _delete_at_once(self, owner: ContainerDirectory, ids: Sequence[FileId]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ctrfs.api.protocol import ContainersApi
@@ -13,7 +16,7 @@ from ctrfs.content.upload import Uploader
 from ctrfs.disk.local_entries import LocalEntries
 from ctrfs.disk.overlay import Overlay, OverlayRow
 from ctrfs.disk.unsent import UnsentFiles
-from ctrfs.errors import NotPermittedError, ReadOnlyError, StaleHandleError
+from ctrfs.errors import LocalDiskError, NotPermittedError, ReadOnlyError, StaleHandleError
 from ctrfs.fs.failure_log import FailureLog
 from ctrfs.fs.handles import HandleTable
 from ctrfs.fs.local_only import LocalOnlyNames
@@ -33,6 +36,8 @@ from ctrfs.tree.nodes import (
     owner_of,
     path_in_container,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,8 @@ class Parts:
     unsent: UnsentFiles
     local_only: LocalOnlyNames
     handles: HandleTable
+    mount_id: str
+    """Tells what this mount records from what earlier ones have left."""
     failures: FailureLog = field(default_factory=FailureLog)
     directory_locks: KeyedLock[int] = field(default_factory=KeyedLock)
     file_locks: KeyedLock[int] = field(default_factory=KeyedLock)
@@ -69,6 +76,23 @@ class Parts:
             owner = node.owner if isinstance(node, File) else owner_of(node)
             row = OverlayRow(mtime_ns=node.mtime_ns, mode=node.mode)
             self.overlay.put(owner.container.id, key, row)
+
+    def unsent_key(self, inode: InodeNumber) -> str:
+        """Return the key under which unsent bytes of a file of this mount are recorded."""
+        return f"{self.mount_id}-{inode}"
+
+    def forget_unsent(self, inode: InodeNumber) -> None:
+        """Take the record of unsent bytes back: they were sent, or are not wanted any more."""
+        with self.spared():
+            self.unsent.remove(self.unsent_key(inode))
+
+    @contextmanager
+    def spared(self) -> Iterator[None]:
+        """Let this machine's disk fail in the block: what the service has done stays done."""
+        try:
+            yield
+        except LocalDiskError as error:
+            log.warning("what this machine keeps of an entry could not be stored: %s", error)
 
     def touch(self, *folders: Folder) -> None:
         """Give folders whose entries have just changed the present as their time."""
@@ -105,11 +129,6 @@ class Parts:
 def is_outside(path: EntryPath) -> bool:
     """Tell whether a path inside a container lies outside the data folder."""
     return path[:1] == (OUTSIDE_FOLDER,)
-
-
-def unsent_key(inode: InodeNumber) -> str:
-    """Return the key under which unsent bytes of a file of this mount are recorded."""
-    return f"inode-{inode}"
 
 
 def identity_of_remote(file: File) -> ContentIdentity | None:

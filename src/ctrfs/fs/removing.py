@@ -11,7 +11,7 @@ from ctrfs.errors import (
     RemoteError,
     RemoteNotFoundError,
 )
-from ctrfs.fs.parts import Parts, unsent_key
+from ctrfs.fs.parts import Parts
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.making import folder_key
 from ctrfs.tree.nodes import (
@@ -53,9 +53,11 @@ class Remover:
             raise DirectoryNotEmptyError(f"{len(folder.children)} entries are in it")
         assert folder.parent is not None
         parent = folder.parent
-        self._parts.tree.keep_folder(parent)
-        self._parts.overlay.drop(folder.owner.container.id, folder_key(path_in_container(folder)))
+        key = folder_key(path_in_container(folder))
         self._parts.tree.remove_folder(folder)
+        with self._parts.spared():
+            self._parts.tree.keep_folder(parent)
+            self._parts.overlay.drop(folder.owner.container.id, key)
         self._parts.touch(parent)
 
     async def remove_container(self, directory: ContainerDirectory) -> None:
@@ -73,8 +75,9 @@ class Remover:
         with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
             await self._parts.api.delete_container(container_id)
         self._parts.namespace.removed_container(directory)
-        self._parts.overlay.drop_container(container_id)
-        self._parts.local.drop_container(container_id)
+        with self._parts.spared():
+            self._parts.overlay.drop_container(container_id)
+            self._parts.local.drop_container(container_id)
 
     async def keep_for_openers(self, file: File) -> None:
         """Have all bytes of a file here if somebody has it open: its service copy will go.
@@ -90,7 +93,7 @@ class Remover:
         """Say that nobody will ever send the bytes of a file that was unlinked here."""
         file.is_removed = True
         file.is_claimed = False
-        self._parts.unsent.remove(unsent_key(file.inode))
+        self._parts.forget_unsent(file.inode)
         self._parts.store.discard(file.inode)
 
     async def remove_locked(self, file: File) -> None:
@@ -105,7 +108,8 @@ class Remover:
         for file_id in ids:
             self._parts.namespace.hide(owner, file_id)
         self._parts.tree.take_name(file)
-        self._parts.tree.keep_folder(parent)
+        with self._parts.spared():
+            self._parts.tree.keep_folder(parent)
         try:
             if remote is not None:
                 await self._delete(remote.container_id, remote.id)
@@ -117,7 +121,8 @@ class Remover:
             raise
         self.forget_bytes(file)
         if remote is not None:
-            self._parts.overlay.drop(owner.container.id, remote.id)
+            with self._parts.spared():
+                self._parts.overlay.drop(owner.container.id, remote.id)
         self._parts.touch(parent)
         await self._saver.delete_all(owner, file.replaces)
 

@@ -23,10 +23,11 @@ from ctrfs.errors import (
     LocalDiskError,
     RemoteError,
     RemoteNotFoundError,
+    ShuttingDownError,
     StaleHandleError,
 )
 from ctrfs.fs.failure_log import text_of
-from ctrfs.fs.parts import Parts, unsent_key
+from ctrfs.fs.parts import Parts
 from ctrfs.tree.naming import Landing
 from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File, path_in_container
 from ctrfs.units import NS_PER_S
@@ -89,6 +90,13 @@ class Saver:
         self._parts.local.put_file(row)
         file.is_claimed = False
 
+    async def record_unsent(self, file: File) -> None:
+        """Record bytes that nobody will try to send any more in this mount."""
+        open_file = self._parts.store.get(file.inode)
+        if open_file is not None and file.is_claimed and not file.is_removed:
+            ended = ShuttingDownError("the mount ended before the file was sent")
+            await self._keep_unsent(file, open_file, digest="", error=ended)
+
     async def upload(
         self, owner: ContainerDirectory, path: EntryPath, outgoing: Outgoing
     ) -> ContainerFile:
@@ -102,12 +110,15 @@ class Saver:
         name = naming.stored_name(path)
         stored = await self._upload_as(owner, name, outgoing)
         landing = naming.learn(path, name=name, digest=outgoing.digest, answer=stored)
-        if landing is Landing.MISPLACED:
-            again = await self._upload_as(owner, naming.stored_name(path), outgoing)
-            if again.id != stored.id:
+        if landing is Landing.IN_PLACE:
+            return stored
+        placed: ContainerFile | None = None
+        try:
+            placed = await self._upload_as(owner, naming.stored_name(path), outgoing)
+        finally:
+            if placed is None or placed.id != stored.id:
                 await self.delete_all(owner, [stored.id])
-            stored = again
-        return stored
+        return placed
 
     async def delete_all(self, owner: ContainerDirectory, file_ids: Iterable[FileId]) -> None:
         """Delete files that others have replaced; hidden at once, recorded where it fails.
@@ -128,7 +139,8 @@ class Saver:
             log.debug("replaced file %s was gone already", file_id)
         except RemoteError as error:
             log.warning("replaced file %s could not be deleted: %s", file_id, error)
-            self._parts.unsent.put_delete(container_id, file_id)
+            with self._parts.spared():
+                self._parts.unsent.put_delete(container_id, file_id)
 
     async def _send(self, file: File, open_file: OpenFile) -> None:
         digest = ""
@@ -139,8 +151,9 @@ class Saver:
                 if remote is not None and _is_stored_already(file, outgoing):
                     outgoing.settle(identity_of(remote, outgoing))
                     file.is_claimed = False
-                    self._parts.keep_facts(file)
-                    self._parts.unsent.remove(unsent_key(file.inode))
+                    with self._parts.spared():
+                        self._parts.keep_facts(file)
+                    self._parts.forget_unsent(file.inode)
                     return
                 path = path_in_container(file)
                 stored = await self.upload(file.owner, path, outgoing)
@@ -149,7 +162,7 @@ class Saver:
         except CtrfsError as error:
             await self._keep_unsent(file, open_file, digest=digest, error=error)
             raise
-        self._parts.unsent.remove(unsent_key(file.inode))
+        self._parts.forget_unsent(file.inode)
         await self.delete_all(file.owner, replaced)
 
     def bind(self, file: File, stored: ContainerFile, outgoing: Outgoing) -> list[FileId]:
@@ -165,10 +178,12 @@ class Saver:
         for file_id in replaced:
             self._parts.namespace.hide(file.owner, file_id)
         if old is not None:
-            self._parts.overlay.drop(file.owner.container.id, old.id)
+            with self._parts.spared():
+                self._parts.overlay.drop(file.owner.container.id, old.id)
         self._parts.namespace.stored(file, stored, digest=outgoing.digest)
         file.size_bytes = outgoing.size_bytes
-        self._parts.keep_facts(file)
+        with self._parts.spared():
+            self._parts.keep_facts(file)
         return replaced
 
     async def _upload_as(
@@ -199,7 +214,7 @@ class Saver:
             await open_file.sync_to_disk()
             self._parts.unsent.put(
                 UnsentRow(
-                    key=unsent_key(file.inode),
+                    key=self._parts.unsent_key(file.inode),
                     container_id=file.owner.container.id,
                     container_name=file.owner.container.name,
                     path=b"/".join(path),
@@ -214,8 +229,10 @@ class Saver:
                     since_s=self._parts.clock.wall_ns() // NS_PER_S,
                 )
             )
-        except LocalDiskError:
-            log.exception("unsent bytes of inode %d could not be recorded", file.inode)
+        except LocalDiskError as failure:
+            log.error(  # noqa: TRY400  # a full disk is no bug of ours: a line, not a traceback
+                "unsent bytes of inode %d cannot be kept past this mount: %s", file.inode, failure
+            )
 
 
 def identity_of(stored: ContainerFile, outgoing: Outgoing) -> ContentIdentity:

@@ -45,6 +45,7 @@ ERRNO_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (errors.NotADirectoryEntryError, errno.ENOTDIR),
     (errors.IsADirectoryEntryError, errno.EISDIR),
     (errors.DirectoryNotEmptyError, errno.ENOTEMPTY),
+    (errors.InvalidNameError, errno.EINVAL),
     (errors.NameTooLongError, errno.ENAMETOOLONG),
     (errors.NotPermittedError, errno.EPERM),
     (errors.CrossContainerError, errno.EXDEV),

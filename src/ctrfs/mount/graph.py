@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -25,6 +27,7 @@ from ctrfs.disk.overlay import Overlay
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.disk.unsent import UnsentFiles
+from ctrfs.errors import LocalDiskError
 from ctrfs.fs.control import ControlDirectory
 from ctrfs.fs.file_system import FileSystem
 from ctrfs.fs.handles import HandleTable
@@ -104,16 +107,12 @@ def build_floors(
     naming = NamingRules(ServiceFacts(state.database), slash_mode=config.tree.slash_mode)
     spool = _swept_spool(state, config.content, local=local, unsent=unsent)
     store = ContentStore(api, clock, config.content, spool)
-
-    def adopt(file: File, row: LocalFileRow) -> None:
-        store.adopt(file.inode, row.spool_name)
-
     tree = EntryTree(
         clock=clock,
         overlay=overlay,
         local=local,
         naming=naming,
-        adopt=adopt,
+        adopt=partial(_adopt, store),
         show_expired=config.tree.show_expired,
     )
     namespace = Namespace(
@@ -138,6 +137,7 @@ def build_floors(
         unsent=unsent,
         local_only=LocalOnlyNames(config.files.local_only),
         handles=HandleTable(handles_max=config.files.open_files_max),
+        mount_id=f"{clock.wall_ns():x}-{os.getpid():x}",
     )
     file_system = FileSystem(
         parts,
@@ -164,3 +164,13 @@ def _swept_spool(
     if swept:
         log.info("removed %d local copies that an earlier mount had left", swept)
     return spool
+
+
+def _adopt(store: ContentStore, file: File, row: LocalFileRow) -> bool:
+    """Put the bytes of a file of this machine into the store; tell whether there are any."""
+    try:
+        store.adopt(file.inode, row.spool_name)
+    except LocalDiskError as error:
+        log.warning("a file of this machine is lost: %r: %s", row.path, error)
+        return False
+    return True

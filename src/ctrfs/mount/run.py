@@ -50,6 +50,8 @@ from ctrfs.tree.entries import Change
 
 log = logging.getLogger(__name__)
 
+# For writing down what is unsent, after the time to send it is over: local disk only.
+_RECORD_TIMEOUT_S: Final = 10.0
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -158,6 +160,8 @@ class _Stopper:
             unsent_files = await floors.file_system.drain()
         if self._draining.cancelled_caught:
             log.warning("unsent bytes were left when the time to send them was over")
+            with trio.move_on_after(_RECORD_TIMEOUT_S, shield=True):
+                await floors.file_system.record_unsent()
         return unsent_files
 
 

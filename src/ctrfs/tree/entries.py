@@ -16,6 +16,7 @@ from ctrfs.api.models import Container, ContainerFile, ContainerId, RejectedRow
 from ctrfs.clock import Clock
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
+from ctrfs.errors import LocalDiskError
 from ctrfs.tree.inodes import InodeTable
 from ctrfs.tree.making import NodeMaker
 from ctrfs.tree.names import split_prefix, with_id
@@ -56,7 +57,7 @@ class EntryTree:
         overlay: Overlay,
         local: LocalEntries,
         naming: NamingRules,
-        adopt: Callable[[File, LocalFileRow], None],
+        adopt: Callable[[File, LocalFileRow], bool],
         show_expired: bool = False,
     ) -> None:
         """Begin with an empty root.
@@ -66,7 +67,8 @@ class EntryTree:
             overlay: Times and modes that the service cannot hold.
             local: Folders and files that live on this machine only.
             naming: How stored names show.
-            adopt: Told of each file restored from ``local``, to take charge of its bytes.
+            adopt: Told of each file restored from ``local``, to take charge of its bytes; tells
+                whether they are still there.
             show_expired: List containers whose data is gone.
         """
         self._clock = clock
@@ -232,15 +234,30 @@ class EntryTree:
         self._containers[container.id] = directory
 
     def new_folder(self, parent: Folder, name: bytes) -> Directory:
-        """Add an empty folder that lasts on this machine until it is removed."""
+        """Add an empty folder that lasts on this machine until it is removed.
+
+        Raises:
+            LocalDiskError: This machine's disk did not take it; there is no folder.
+        """
         folder = self._maker.directory(owner_of(parent), (*path_in_container(parent), name))
         folder.mtime_ns = self._clock.wall_ns()
+        try:
+            self._local.add_folder(
+                folder.owner.container.id, b"/".join((*path_in_container(parent), name))
+            )
+        except LocalDiskError:
+            self.inodes.drop(folder.inode)
+            raise
+        folder.is_local = True
         self._link(folder, parent, name)
-        self.keep_folder(folder)
         return folder
 
     def keep_folder(self, folder: Folder) -> None:
-        """Let a folder stay although no file may be left in it."""
+        """Let a folder stay although no file may be left in it.
+
+        Raises:
+            LocalDiskError: It stays for this mount only.
+        """
         if isinstance(folder, Directory) and not folder.is_local:
             folder.is_local = True
             path = b"/".join(path_in_container(folder))
@@ -397,7 +414,8 @@ class EntryTree:
             file.is_claimed = False
             file.is_local_only = True
             file.mtime_ns, file.mode, file.size_bytes = row.mtime_ns, row.mode, row.size_bytes
-            self._adopt(file, row)
+            if not self._adopt(file, row):
+                self.take_name(file)
 
     def _folder_at(self, owner: ContainerDirectory, path: EntryPath) -> Folder:
         folder: Folder = owner
@@ -425,7 +443,8 @@ class EntryTree:
                 self.inodes.drop(node.inode)
 
     def _reserved(self, owner: ContainerDirectory) -> Reserved:
-        files: set[EntryPath] = set()
+        # Where a container is the root, a file of that name would be hidden by the directory.
+        files: set[EntryPath] = {(CONTROL_NAME,)} if owner is self.root else set()
         folders: set[EntryPath] = set()
         for file in self.files_below(owner):
             if file.is_claimed or file.remote is None:

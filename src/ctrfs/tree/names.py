@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ctrfs.api.models import ContainerFile
-from ctrfs.errors import RemoteInvalidError
+from ctrfs.errors import InvalidNameError
 
 NAME_BYTES_MAX: Final = 255
 DATA_FOLDER: Final = "/mnt/data"
@@ -82,11 +82,11 @@ def component_from_entry(name: bytes) -> str:
     """Return the path component that shows as ``name``.
 
     Raises:
-        RemoteInvalidError: It would hold a NUL, which no service takes in a file name.
+        InvalidNameError: That would be empty, dots or hold a NUL: no upload is called so.
     """
     text = _unescaped(_text_from_bytes(name), _FILE_STAND_INS)
-    if "\0" in text:
-        raise RemoteInvalidError("a bare ␀ stands for NUL, which a file name cannot hold")
+    if text in _WHOLE_NAMES or "\0" in text:
+        raise InvalidNameError(f"a file cannot be called {text!r} on the service")
     return text
 
 
@@ -94,7 +94,7 @@ def stored_name(path: tuple[bytes, ...], *, keeps_slashes: bool) -> str:
     """Return the name to upload a file under so that it shows at ``path``.
 
     Raises:
-        RemoteInvalidError: A name in ``path`` stands for something that cannot be sent.
+        InvalidNameError: A name in ``path`` stands for something that cannot be sent.
     """
     components = [component_from_entry(name) for name in path]
     if keeps_slashes:

@@ -47,7 +47,7 @@ class NamingRules:
         """Return the name to upload the file at ``path`` under.
 
         Raises:
-            RemoteInvalidError: A name in ``path`` cannot be sent.
+            InvalidNameError: A name in ``path`` cannot be sent.
         """
         return stored_name(path, keeps_slashes=self._slash_mode is not SlashMode.CUT)
 

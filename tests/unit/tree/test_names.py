@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
-from ctrfs.errors import RemoteInvalidError
+from ctrfs.errors import InvalidNameError
 from ctrfs.tree.names import (
     NAME_BYTES_MAX,
     component_from_entry,
@@ -70,7 +70,7 @@ def test_an_entry_name_comes_back_from_its_container_name(entry: bytes) -> None:
 def test_an_upload_shows_where_it_was_put(path: list[bytes], keeps_slashes: bool) -> None:
     try:
         name = stored_name(tuple(path), keeps_slashes=keeps_slashes)
-    except RemoteInvalidError:
+    except InvalidNameError:
         return
 
     first = shown_path(row(f"/mnt/data/{HASH}-{name}"), may_have_prefix=True)
