@@ -36,6 +36,7 @@ from ctrfs.fs.attributes import (
 )
 from ctrfs.fs.control import CONTROL_INODE, ControlDirectory
 from ctrfs.fs.creating import Creator, check_name
+from ctrfs.fs.describing import Describer
 from ctrfs.fs.extended_attributes import ExtendedAttributes
 from ctrfs.fs.files import Files
 from ctrfs.fs.handles import (
@@ -64,7 +65,11 @@ log = logging.getLogger(__name__)
 
 
 class FileSystem:
-    """The operations. Each waits only where its docstring says so."""
+    """The operations. Each waits only where its docstring says so.
+
+    Attributes:
+        describer: Says in the log which entry an operation was about.
+    """
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class FileSystem:
         self._parts = parts
         self._attributes_timeout_s = attributes_timeout_s
         self._control = control
+        self.describer = Describer(parts)
         self._saver = Saver(parts)
         self._remover = Remover(parts, self._saver)
         self._mover = Mover(parts, self._saver, self._remover)

@@ -130,6 +130,15 @@ class HandleTable:
             raise BadHandleError(f"no open directory has handle {number}")
         return handle
 
+    def inode_of(self, number: HandleNumber) -> InodeNumber | None:
+        """Return what a handle is of; None for none, and for the control directory's."""
+        handle = self._handles.get(number)
+        if isinstance(handle, FileHandle):
+            return handle.file.inode
+        if isinstance(handle, DirectoryHandle) and handle.parent is not None:
+            return handle.parent.inode
+        return None
+
     def is_open(self, inode: InodeNumber) -> bool:
         """Tell whether anybody has the file open."""
         return inode in self._openers

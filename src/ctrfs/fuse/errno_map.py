@@ -21,15 +21,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class HasClock(Protocol):
+class Handling(Protocol):
     """What the decorator needs of the object whose handlers it wraps."""
 
     @property
     def clock(self) -> Clock:
         """Tells how long a handler took."""
 
+    def path_of(self, number: int, *, is_handle: bool) -> str:
+        """Return the path that an inode or a handle stands for, for the log; never raises."""
 
-S = TypeVar("S", bound=HasClock)
+
+S = TypeVar("S", bound=Handling)
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,8 @@ ERRNO_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
 )
 
 _BY_HANDLE: Final = frozenset({"read", "write", "flush", "fsync", "release"})
+_OF_HANDLES: Final = _BY_HANDLE | {"readdir", "releasedir", "fsyncdir"}
+_OF_NO_ENTRY: Final = frozenset({"statfs", "_forget"})
 _CREATING: Final = frozenset({"create", "mknod", "mkdir"})
 _READING: Final = frozenset(
     {"lookup", "getattr", "access", "open", "read", "opendir", "readdir", "getxattr", "listxattr"}
@@ -125,6 +130,9 @@ def replies_with_errno(
     @functools.wraps(handler)
     async def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         started_s = self.clock.monotonic_s()
+        is_debugging = log.isEnabledFor(logging.DEBUG)
+        # Before the handler runs: after a release or an unlink there is no path any more.
+        subject = _subject(self, operation, args) if is_debugging else ""
         try:
             answer = await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
@@ -132,14 +140,16 @@ def replies_with_errno(
         except errors.CtrfsError as error:
             number = errno_for(error, operation=operation)
             elapsed_ms = (self.clock.monotonic_s() - started_s) * _MS_PER_S
-            _log_expected(operation, args, error, number=number, elapsed_ms=elapsed_ms)
+            subject = subject or _subject(self, operation, args)
+            _log_expected(operation, subject, error, number=number, elapsed_ms=elapsed_ms)
             raise pyfuse3.FUSEError(number) from error
         except Exception as error:
-            log.exception("%s %s: unexpected failure, answering EIO", operation, _subject(args))
+            subject = subject or _subject(self, operation, args)
+            log.exception("%s %s: unexpected failure, answering EIO", operation, subject)
             raise pyfuse3.FUSEError(errno.EIO) from error
-        if log.isEnabledFor(logging.DEBUG):
+        if is_debugging:
             elapsed_ms = (self.clock.monotonic_s() - started_s) * _MS_PER_S
-            log.debug("%s %s %.1f ms", operation, _subject(args), elapsed_ms)
+            log.debug("%s %s %.1f ms", operation, subject, elapsed_ms)
         return answer
 
     return wrapper
@@ -147,7 +157,7 @@ def replies_with_errno(
 
 def _log_expected(
     operation: str,
-    arguments: tuple[object, ...],
+    subject: str,
     error: errors.CtrfsError,
     *,
     number: int,
@@ -161,7 +171,7 @@ def _log_expected(
         level,
         "%s %s failed with %s: %s %s%s %.1f ms",
         operation,
-        _subject(arguments),
+        subject,
         errno.errorcode[number],
         type(error).__name__,
         error,
@@ -170,17 +180,25 @@ def _log_expected(
     )
 
 
-def _subject(arguments: tuple[object, ...]) -> str:
-    """Return what a handler worked on: inode or handle, then names and offsets.
+def _subject(handling: Handling, operation: str, arguments: tuple[object, ...]) -> str:
+    """Return what a handler works on: paths, then attribute names, offsets and sizes.
 
-    Never file bytes: only short names are shown, and no values of attributes.
+    Never file bytes, and no values of attributes.
     """
-    shown = [str(arguments[0])] if arguments else []
-    for argument in arguments[1:4]:
-        if isinstance(argument, bytes) and len(argument) <= 255 and len(shown) != 2:
-            shown.append(repr(argument)[1:])
-        elif isinstance(argument, int):
-            shown.append(str(argument))
-        else:
-            break
+    if operation in _OF_NO_ENTRY:
+        return ""
+    is_handle = operation in _OF_HANDLES
+    shown: list[str] = []
+    for position, argument in enumerate(arguments[:4]):
+        if isinstance(argument, int):
+            is_entry = position == 0 or (operation == "rename" and position == 2)
+            path = handling.path_of(argument, is_handle=is_handle) if is_entry else str(argument)
+            shown.append(path)
+        elif isinstance(argument, bytes) and position in {1, 3} and operation != "write":
+            is_attribute = operation.endswith("xattr")
+            name = ascii(argument)[1:].strip("'\"")
+            if is_attribute and position == 1:
+                shown.append(name)
+            elif not is_attribute:
+                shown[-1] = f"{shown[-1].rstrip('/')}/{name}"
     return " ".join(shown)

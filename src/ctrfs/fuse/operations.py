@@ -59,6 +59,12 @@ class Operations(pyfuse3.Operations):
         self.clock = clock
         self._fs = file_system
 
+    def path_of(self, number: int, *, is_handle: bool) -> str:
+        """Return the path that an inode or a handle stands for, for the log; never raises."""
+        if is_handle:
+            return self._fs.describer.handle(HandleNumber(number))
+        return self._fs.describer.inode(InodeNumber(number))
+
     @override
     @replies_with_errno
     async def lookup(self, parent_inode: int, name: bytes, ctx: Context) -> Entry:

@@ -72,6 +72,9 @@ class Handlers:
     def __init__(self) -> None:
         self.clock: Clock = SystemClock()
 
+    def path_of(self, number: int, *, is_handle: bool) -> str:
+        return f"{'handle' if is_handle else '/entry'} {number}"
+
     @replies_with_errno
     async def read(self, handle: int, error: BaseException | None) -> bytes:  # noqa: ARG002
         if error is not None:
@@ -130,7 +133,7 @@ async def test_a_bug_is_answered_with_eio_and_logged_with_its_traceback(
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await Handlers().read(7, ZeroDivisionError())
     assert caught.value.errno == errno.EIO
-    assert "read 7: unexpected failure" in caplog.text
+    assert "read handle 7: unexpected failure" in caplog.text
     assert "Traceback" in caplog.text
 
 
@@ -172,7 +175,7 @@ async def test_a_failure_of_the_service_is_logged_once_with_its_request_and_no_b
         await Handlers().setxattr(12, b"user.x", b"secret")
 
     [record] = caplog.records
-    assert record.getMessage().startswith("setxattr 12 'user.x' failed with EIO")
+    assert record.getMessage().startswith("setxattr /entry 12 user.x failed with EIO")
     assert "req_1" in record.getMessage()
     assert "secret" not in record.getMessage()
 
@@ -182,7 +185,7 @@ async def test_what_a_handler_did_is_logged_with_its_time(caplog: pytest.LogCapt
 
     assert await Handlers().read(7, None) == b"bytes"
 
-    assert re.search(r"read 7 \d+\.\d ms", caplog.text)
+    assert re.search(r"read handle 7 \d+\.\d ms", caplog.text)
 
 
 def test_every_errno_of_the_table_exists_on_this_machine() -> None:

@@ -49,12 +49,23 @@ def attributes(inode: int) -> Attributes:
     )
 
 
+class Numbers:
+    """Stands in for ``Describer``."""
+
+    def inode(self, inode: InodeNumber) -> str:
+        return f"inode {inode}"
+
+    def handle(self, handle: HandleNumber) -> str:
+        return f"handle {handle}"
+
+
 class Recorder:
     """Stands in for ``FileSystem``: every call becomes a line in ``calls``."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.failure: Exception | None = None
+        self.describer = Numbers()
 
     def note(self, *words: object) -> None:
         self.calls.append(" ".join(str(word) for word in words))
