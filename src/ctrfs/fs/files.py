@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ctrfs.content.open_file import FileState, OpenFile
-from ctrfs.errors import ContentError, CtrfsError, NoSuchEntryError
+from ctrfs.errors import ContentError, CtrfsError, NoSuchEntryError, StaleHandleError
 from ctrfs.fs.attributes import OpenFlags
 from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile
 from ctrfs.fs.parts import Parts, identity_of_remote
@@ -81,6 +81,9 @@ class Files:
         try:
             with self._parts.failures.noting(opened.file.inode):
                 return await opened.open_file.read(offset, size)
+        except StaleHandleError:
+            self._parts.namespace.suspect(opened.file)
+            raise
         except ContentError:
             # Earlier pages of the same bad download must not be served from the kernel's cache.
             self._on_pages_stale(opened.file.inode)

@@ -124,6 +124,12 @@ class Namespace:
         """
         await self._listings.refetch(self._key(node))
 
+    def suspect(self, node: Node) -> None:
+        """Fetch the listing of ``node`` anew behind the readers: the service denies a row of it."""
+        key = self._key(node)
+        self._listings.forget(key)
+        self._listings.refresh_behind(key)
+
     def known_timeout_s(self, node: Node) -> float:
         """Return how long the kernel may believe in the name of ``node``."""
         parent = node.parent if not isinstance(node, Root) else node
