@@ -30,8 +30,8 @@ class LocalOnlyNames:
         paths: list[str] = []
         for pattern in patterns:
             (paths if "/" in pattern else names).append(_regex_from(pattern))
-        self._name = re.compile("|".join(names).encode() or b"(?!)", re.DOTALL)
-        self._path = re.compile("|".join(paths).encode() or b"(?!)", re.DOTALL)
+        self._name = _compiled_together(names)
+        self._path = _compiled_together(paths)
 
     def match(self, path: EntryPath) -> bool:
         """Tell whether the file at ``path`` inside its container stays on this machine."""
@@ -40,10 +40,20 @@ class LocalOnlyNames:
         return self._path.fullmatch(b"/".join(path)) is not None
 
 
+def _compiled_together(regexes: list[str]) -> re.Pattern[bytes]:
+    try:
+        return re.compile("|".join(regexes).encode() or b"(?!)", re.DOTALL)
+    except re.error as error:  # one name for two groups, for example
+        raise ConfigError(f"local_only: the patterns do not go together: {error}") from None
+
+
 def _regex_from(pattern: str) -> str:
     if pattern.startswith(REGEX_MARK):
-        regex = f"(?:{pattern.removeprefix(REGEX_MARK)})"
+        bare = pattern.removeprefix(REGEX_MARK)
+        regex = f"(?:{bare})"
         try:
+            # Both: "a)|(b" makes sense only in brackets, and flags only outside of them.
+            re.compile(bare.encode())
             re.compile(regex.encode())
         except re.error as error:
             raise ConfigError(
