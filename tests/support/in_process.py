@@ -31,7 +31,7 @@ from ctrfs.fs.handles import HandleNumber
 from ctrfs.fs.parts import Parts
 from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
 from ctrfs.mount.one_container import container_named
-from ctrfs.tree.entries import Change
+from ctrfs.tree.container_tree import Change
 from ctrfs.tree.nodes import InodeNumber
 
 READ: Final = OpenFlags(can_read=True, can_write=False)

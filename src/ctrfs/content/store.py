@@ -170,7 +170,8 @@ class ContentStore:
         self._cache.clear()
         for inode, file in self._files.items():
             file.rest()
-            if inode in self._discarded or file.state is FileState.CLEAN:
+            is_elsewhere = file.state is FileState.CLEAN and not file.is_resident
+            if inode in self._discarded or is_elsewhere:
                 spool_file = file.end()
                 if spool_file is not None:
                     spool_file.delete()

@@ -6,7 +6,7 @@ from ctrfs.api.models import ContainerRequest
 from ctrfs.errors import EntryExistsError, NameTooLongError, NotPermittedError
 from ctrfs.fs.attributes import default_permissions
 from ctrfs.fs.parts import Parts, is_outside
-from ctrfs.tree.entries import CONTROL_NAME
+from ctrfs.tree.container_tree import CONTROL_NAME
 from ctrfs.tree.names import (
     NAME_BYTES_MAX,
     component_from_entry,

@@ -37,11 +37,11 @@ from ctrfs.fs.attributes import (
 from ctrfs.fs.control import CONTROL_INODE, ControlDirectory
 from ctrfs.fs.creating import Creator, check_name
 from ctrfs.fs.describing import Describer
+from ctrfs.fs.directories import DirectoryReader
 from ctrfs.fs.extended_attributes import ExtendedAttributes
 from ctrfs.fs.files import Files
 from ctrfs.fs.handles import (
     ControlHandle,
-    DirectoryHandle,
     HandleNumber,
     OpenedFile,
 )
@@ -49,7 +49,7 @@ from ctrfs.fs.moving import Mover, check_rename
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.saving import Saver
-from ctrfs.tree.entries import CONTROL_NAME
+from ctrfs.tree.container_tree import CONTROL_NAME
 from ctrfs.tree.nodes import (
     ROOT_INODE,
     ContainerDirectory,
@@ -95,6 +95,7 @@ class FileSystem:
         self._attributes_timeout_s = attributes_timeout_s
         self._control = control
         self.describer = Describer(parts)
+        self._reader = DirectoryReader(parts, control, attributes_of=self._attributes)
         self._saver = Saver(parts)
         self._remover = Remover(parts, self._saver)
         self._mover = Mover(parts, self._saver, self._remover)
@@ -118,6 +119,7 @@ class FileSystem:
         directory = self._directory(parent)
         node = await self._parts.namespace.child(directory, name)
         if node is None:
+            self._parts.tree.note_denied(directory, name)
             return NoEntry(entry_timeout_s=self._parts.namespace.missing_timeout_s(directory))
         return self._attributes(node)
 
@@ -175,22 +177,11 @@ class FileSystem:
 
     async def opendir(self, inode: InodeNumber) -> HandleNumber:
         """Open a directory; waits for a listing no older than ``ttl_s``."""
-        self._parts.handles.check_room()
-        if inode == CONTROL_INODE:
-            return self._parts.handles.add(DirectoryHandle(parent=None))
-        directory = self._directory(inode)
-        await self._parts.namespace.children(directory)
-        return self._parts.handles.add(DirectoryHandle(parent=directory))
+        return await self._reader.open(None if inode == CONTROL_INODE else self._directory(inode))
 
     def readdir(self, handle: HandleNumber, cookie: int) -> Iterator[DirectoryEntry]:
-        """Yield the entries after ``cookie``, as they were when the reader began at 0.
-
-        The first two are ``.`` and ``..``, which are never remembered as lookups.
-        """
-        directory = self._parts.handles.directory(handle)
-        if cookie == 0:
-            directory.entries = self._snapshot(directory.parent)
-        return iter(directory.entries[cookie:])
+        """Yield the entries after ``cookie``; see ``DirectoryReader.read``."""
+        return self._reader.read(handle, cookie)
 
     def releasedir(self, handle: HandleNumber) -> None:
         """Close a directory."""
@@ -230,8 +221,10 @@ class FileSystem:
             if isinstance(node, File):
                 raise NotADirectoryEntryError("a file has that name")
             if isinstance(node, ContainerDirectory):
-                with self._parts.failures.noting(node.inode):
-                    await self._remover.remove_container(node)
+                # After the root's lock, as everywhere: nobody may create a file in it meanwhile.
+                async with self._parts.directory_locks.hold(node.inode):
+                    with self._parts.failures.noting(node.inode):
+                        await self._remover.remove_container(node)
             else:
                 await self._remover.remove_folder(node)
 
@@ -246,7 +239,9 @@ class FileSystem:
             node = await self._existing(directory, name)
             if not isinstance(node, File):
                 raise IsADirectoryEntryError("a directory has that name")
+            self._parts.tree.note_alias(node, name)
             await self._remover.remove_file(node)
+            self._parts.namespace.changed_by_us()
 
     async def rename(
         self,
@@ -269,9 +264,12 @@ class FileSystem:
             check_rename(node, destination, target, no_replace=no_replace)
             if isinstance(node, ContainerDirectory):
                 assert target is None or isinstance(target, ContainerDirectory)
-                await self._mover.move_container(node, new_name, target=target)
+                async with self._parts.directory_locks.hold(node.inode):
+                    await self._mover.move_container(node, new_name, target=target)
                 return
             assert not isinstance(destination, Root)
+            if isinstance(node, File):
+                self._parts.tree.note_alias(node, old_name)
             assert not isinstance(target, ContainerDirectory)
             if isinstance(node, Directory):
                 await self._mover.move_folder(node, destination, new_name, target=target)
@@ -384,6 +382,7 @@ class FileSystem:
         async with trio.open_nursery() as nursery:
             for inode in self._parts.store.unsent_inodes():
                 nursery.start_soon(self._drain_one, inode)
+        await self._saver.retry_deletes()
         return self.unsent_count()
 
     async def record_unsent(self) -> None:
@@ -405,29 +404,6 @@ class FileSystem:
             self._parts.config,
             entry_timeout_s=self._parts.namespace.known_timeout_s(node),
             attributes_timeout_s=self._attributes_timeout_s,
-        )
-
-    def _snapshot(self, parent: Parent | None) -> tuple[DirectoryEntry, ...]:
-        """Take the entries as they are, in the order of their names, after ``.`` and ``..``."""
-        named: list[tuple[bytes, Attributes]]
-        if parent is None:
-            own = self._control.attributes(CONTROL_INODE)
-            above = self._attributes(self._parts.tree.root)
-            named = [
-                (name, self._control.attributes(self._control.inode_of(name)))
-                for name in self._control.names
-            ]
-        else:
-            own = self._attributes(parent)
-            above = self._attributes(parent.parent or parent)
-            named = [
-                (name, self._attributes(node)) for name, node in sorted(parent.children.items())
-            ]
-        return tuple(
-            DirectoryEntry(name=name, attributes=attributes, next_cookie=index)
-            for index, (name, attributes) in enumerate(
-                [(b".", own), (b"..", above), *named], start=1
-            )
         )
 
     def _directory(self, inode: InodeNumber) -> Parent:

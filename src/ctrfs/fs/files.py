@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ctrfs.content.open_file import FileState, OpenFile
 from ctrfs.errors import ContentError, CtrfsError, NoSuchEntryError, StaleHandleError
@@ -96,11 +97,8 @@ class Files:
             BadHandleError: Not open for writing.
         """
         opened = self._parts.handles.writable(handle)
-        self._claim(opened.file)
-        with self._parts.failures.noting(opened.file.inode):
-            written = await opened.open_file.write(offset, data)
-        self._note_change(opened.file, opened.open_file)
-        return written
+        with self._changing(opened.file, opened.open_file):
+            return await opened.open_file.write(offset, data)
 
     async def truncate(self, file: File, size: int, handle: HandleNumber | None) -> None:
         """Change the length; without a handle no flush will come, so the service is told now."""
@@ -183,22 +181,37 @@ class Files:
             raise NoSuchEntryError("the bytes of this file are gone")
         return self._parts.store.open(file.inode, identity)
 
-    def _claim(self, file: File) -> None:
-        """Claim the name of a file before its bytes change: from here on they are ours."""
+    @contextmanager
+    def _changing(self, file: File, open_file: OpenFile) -> Iterator[None]:
+        """Claim the name of a file while its bytes change in the block, and note the change.
+
+        Claimed before, so that no listing takes the name away while the change waits; and
+        again after, because a save that the change has waited for has taken the claim back.
+        """
         self._check_changeable(file)
+        self._claim(file)
+        try:
+            with self._parts.failures.noting(file.inode):
+                yield
+        finally:
+            if open_file.state is FileState.CLEAN:
+                file.is_claimed = False
+            else:
+                self._claim(file)
+                file.size_bytes = open_file.size_bytes
+                file.mtime_ns = self._parts.clock.wall_ns()
+
+    def _claim(self, file: File) -> None:
+        """Say that the newest bytes of a file are here, and that its name stays with it."""
         if file.is_removed:
             return
         if file.parent is None:
+            # Taken away by somebody else: what the service had under this name is gone.
+            file.shown_at = None
             self._parts.tree.give_name_back(file)
             self._parts.namespace.changed_by_us()
         file.is_claimed = True
 
     async def _truncate_held(self, file: File, open_file: OpenFile, size: int) -> None:
-        self._claim(file)
-        with self._parts.failures.noting(file.inode):
+        with self._changing(file, open_file):
             await open_file.truncate(size)
-        self._note_change(file, open_file)
-
-    def _note_change(self, file: File, open_file: OpenFile) -> None:
-        file.size_bytes = open_file.size_bytes
-        file.mtime_ns = self._parts.clock.wall_ns()

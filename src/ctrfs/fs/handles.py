@@ -7,8 +7,8 @@ from typing import NewType
 
 from ctrfs.content.open_file import OpenFile
 from ctrfs.errors import BadHandleError, TooManyOpenFilesError
-from ctrfs.fs.attributes import DirectoryEntry, OpenFlags
-from ctrfs.tree.nodes import File, InodeNumber, Parent
+from ctrfs.fs.attributes import OpenFlags
+from ctrfs.tree.nodes import ContainerDirectory, Directory, File, InodeNumber, Parent
 
 HandleNumber = NewType("HandleNumber", int)
 
@@ -48,7 +48,9 @@ class DirectoryHandle:
 
     parent: Parent | None
     """None for the control directory."""
-    entries: tuple[DirectoryEntry, ...] = ()
+    names: tuple[bytes, ...] = ()
+    nodes: tuple[ContainerDirectory | Directory | File, ...] = ()
+    """What had each of ``names`` when the reader began."""
 
 
 class HandleTable:

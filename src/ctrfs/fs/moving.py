@@ -7,6 +7,7 @@ its name here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,16 +15,21 @@ from typing import Final
 
 import trio
 
-from ctrfs.api.models import ContainerFile, ContainerRequest, FileId
+from ctrfs.api.models import ContainerFile, ContainerId, ContainerRequest, FileId
 from ctrfs.content.open_file import OpenFile
 from ctrfs.errors import (
+    ContainerExpiredError,
     CrossContainerError,
     CtrfsError,
     DirectoryNotEmptyError,
     EntryExistsError,
     IsADirectoryEntryError,
+    NoSuchEntryError,
     NotADirectoryEntryError,
     NotPermittedError,
+    RemoteError,
+    RemoteNotFoundError,
+    StaleHandleError,
     UnsupportedRenameError,
 )
 from ctrfs.fs.parts import Parts, identity_of_remote
@@ -42,6 +48,8 @@ from ctrfs.tree.nodes import (
     owner_of,
     path_in_container,
 )
+
+log = logging.getLogger(__name__)
 
 # Files of a folder that are sent again at once: the service takes a second for each.
 FILES_AT_ONCE: Final = 8
@@ -119,8 +127,11 @@ class Mover:
         if target is not None and target.children:
             raise DirectoryNotEmptyError("the folder of that name has entries")
         new_path = (*path_in_container(parent), name)
-        copies = await self._copy_all(folder, new_path)
+        copies, useless = await self._copy_all(folder, new_path)
+        for copy in copies:
+            self._forget_double(folder.owner, copy.new, copy.file)
         self._move_folder_here(folder, parent, name, target)
+        self._parts.namespace.changed_by_us()
         for copy in copies:
             self._parts.namespace.hide(folder.owner, copy.old.id)
             self._parts.namespace.stored(copy.file, copy.new, digest=copy.digest)
@@ -128,12 +139,12 @@ class Mover:
             with self._parts.spared():
                 self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
                 self._parts.keep_facts(copy.file)
-        await self._delete_at_once(folder.owner, [copy.old.id for copy in copies])
+        await self._delete_at_once(folder.owner, [*useless, *(copy.old.id for copy in copies)])
 
     async def move_container(
         self, directory: ContainerDirectory, name: bytes, *, target: ContainerDirectory | None
     ) -> None:
-        """Create an empty container again under another name.
+        """Create an empty container again under another name; the caller holds its lock.
 
         Raises:
             CrossContainerError: It is not empty; programs then copy and delete.
@@ -159,29 +170,49 @@ class Mover:
                 network_disabled=policy == "disabled",
             )
         )
+        if directory.children:  # a listing has brought them since
+            await self._delete_container(new.id)
+            raise CrossContainerError("a container with files is copied, not renamed")
         self._parts.namespace.replaced_container(directory, new, name)
-        await self._parts.api.delete_container(old.id)
+        await self._delete_container(old.id)
+
+    async def _delete_container(self, container_id: ContainerId) -> None:
+        """Delete an empty container that has been replaced; it may be gone already."""
+        try:
+            await self._parts.api.delete_container(container_id)
+        except (RemoteNotFoundError, ContainerExpiredError):
+            log.debug("container %s was gone already", container_id)
+        except RemoteError as error:
+            log.warning("replaced container %s could not be deleted: %s", container_id, error)
 
     async def _move_to_local(
         self, file: File, parent: Folder, name: bytes, target: File | None
     ) -> None:
         """The new name never leaves this machine: keep the bytes here, delete them there."""
+        new_path = (*path_in_container(parent), name)
         async with self._held(file) as open_file:
-            await open_file.complete()
-            open_file.is_resident = True
+            was_resident = open_file.is_resident
+            try:
+                await self._complete(file, open_file)
+                await self._saver.keep_local(file, open_file, owner=owner_of(parent), path=new_path)
+            except CtrfsError:
+                open_file.is_resident = was_resident
+                raise
+            # In one step from here: what was synced is where it is recorded to be.
             old_owner, remote = file.owner, file.remote
-            was_local_path = path_in_container(file) if file.is_local_only else None
-            if target is not None:
-                await self._remover.remove_locked(target)
+            local_path = path_in_container(file) if file.is_local_only else None
+            gone = [*file.replaces, *([remote.id] if remote is not None else [])]
+            replaced = self._step_over(target)
+            self._parts.tree.unbind(file)
             self._place(file, parent, name)
             file.is_local_only = True
-            await self._saver.keep_local(file, open_file)
-            if was_local_path is not None:
-                self._parts.local.remove_file(old_owner.container.id, b"/".join(was_local_path))
-            self._parts.tree.unbind(file)
-            gone = [*file.replaces, *([remote.id] if remote is not None else [])]
             file.replaces = ()
+            self._parts.forget_unsent(file.inode)
+            self._forget_local(old_owner, local_path)
+            if target is not None:
+                self._remover.forget_bytes(target)  # its record has just become ours
             await self._saver.delete_all(old_owner, gone)
+            await self._saver.delete_all(file.owner, replaced)
 
     def _can_wait(self, file: File, parent: Folder) -> bool:
         """Tell whether a flush is sure to come that will store the file under its new name."""
@@ -209,32 +240,57 @@ class Mover:
         old_owner, old = file.owner, file.remote
         local_path = path_in_container(file) if file.is_local_only else None
         new_path = (*path_in_container(parent), name)
-        async with self._held(file) as open_file, open_file.sending() as outgoing:
-            stored = await self._saver.upload(owner_of(parent), new_path, outgoing)
-            outgoing.settle(identity_of(stored, outgoing))
-            open_file.is_resident = False
-            replaced = self._step_over(target)
-            if old_owner is not owner_of(parent):
-                self._parts.tree.unbind(file)
-            self._place(file, parent, name)
-            file.is_local_only = False
-            file.replaces = (*file.replaces, *replaced)
-            gone = self._saver.bind(file, stored, outgoing)
+        elsewhere: list[FileId] = []
+        async with self._held(file) as open_file:
+            await self._complete(file, open_file)
+            async with open_file.sending() as outgoing:
+                stored = await self._saver.upload(owner_of(parent), new_path, outgoing)
+                outgoing.settle(identity_of(stored, outgoing))
+                open_file.is_resident = False
+                replaced = self._step_over(target)
+                if old_owner is not owner_of(parent):
+                    elsewhere = [*file.replaces, *([old.id] if old is not None else [])]
+                    file.replaces = ()
+                    self._parts.tree.unbind(file)
+                self._forget_double(owner_of(parent), stored, file)
+                self._place(file, parent, name)
+                file.is_local_only = False
+                file.replaces = (*file.replaces, *replaced)
+                gone = self._saver.bind(file, stored, outgoing)
+        self._parts.namespace.changed_by_us()
         self._parts.forget_unsent(file.inode)
-        if local_path is not None:
-            with self._parts.spared():
-                self._parts.local.remove_file(old_owner.container.id, b"/".join(local_path))
+        self._forget_local(old_owner, local_path)
         if target is not None:
             self._forget_target(target)
         if old is not None and old_owner is not file.owner:
             with self._parts.spared():
                 self._parts.overlay.drop(old_owner.container.id, old.id)
-            await self._saver.delete_all(old_owner, [old.id])
+        await self._saver.delete_all(old_owner, elsewhere)
         await self._saver.delete_all(file.owner, gone)
 
-    async def _copy_all(self, folder: Directory, new_path: EntryPath) -> list[_Copy]:
-        """Store every file of ``folder`` again, until none has changed meanwhile."""
+    async def _complete(self, file: File, open_file: OpenFile) -> None:
+        """Have all bytes here.
+
+        Raises:
+            NoSuchEntryError: The service denies the file; its listing is fetched anew.
+        """
+        try:
+            await open_file.complete()
+        except StaleHandleError as error:
+            self._parts.namespace.suspect(file)
+            raise NoSuchEntryError(str(error)) from error
+
+    async def _copy_all(
+        self, folder: Directory, new_path: EntryPath
+    ) -> tuple[list[_Copy], list[FileId]]:
+        """Store every file of ``folder`` again, until none has changed meanwhile.
+
+        Returns the copies that count, and the ids of those that do not any more. Files that
+        are being written are left out: their own save will find them at the new path.
+        """
         done: dict[File, _Copy] = {}
+        useless: list[FileId] = []
+        failures: list[CtrfsError] = []
         for _round in range(ROUNDS_MAX):
             todo = [
                 file
@@ -244,23 +300,28 @@ class Mover:
             ]  # fmt: skip
             if len(todo) > self._parts.config.rename_dir_limit:
                 raise CrossContainerError(f"{len(todo)} files are in it: copied, not moved")
-            stale = [done[file].new.id for file in todo if file in done]
             if not todo:
-                still_there = set(self._parts.tree.files_below(folder))
-                return [copy for file, copy in done.items() if file in still_there]
-            failures: list[CtrfsError] = []
+                there = set(self._parts.tree.files_below(folder))
+                counting = [
+                    copy
+                    for file, copy in done.items()
+                    if file in there and not file.is_claimed and file.remote == copy.old
+                ]
+                useless += [copy.new.id for copy in done.values() if copy not in counting]
+                return counting, useless
+            useless += [done.pop(file).new.id for file in todo if file in done]
             limiter = trio.CapacityLimiter(FILES_AT_ONCE)
             async with trio.open_nursery() as nursery:
                 for file in todo:
                     nursery.start_soon(
                         self._copy_one, file, folder, new_path, (done, failures, limiter)
                     )
-            await self._delete_at_once(folder.owner, stale)
             if failures:
-                await self._delete_at_once(folder.owner, [copy.new.id for copy in done.values()])
-                raise failures[0]
-        await self._delete_at_once(folder.owner, [copy.new.id for copy in done.values()])
-        raise CrossContainerError("files in it keep changing")
+                break
+        await self._delete_at_once(
+            folder.owner, [*useless, *(copy.new.id for copy in done.values())]
+        )
+        raise failures[0] if failures else CrossContainerError("files in it keep changing")
 
     async def _copy_one(
         self,
@@ -270,19 +331,32 @@ class Mover:
         shared: tuple[dict[File, _Copy], list[CtrfsError], trio.CapacityLimiter],
     ) -> None:
         done, failures, limiter = shared
-        async with limiter:
+        async with limiter, self._parts.file_locks.hold(file.inode):
             old = file.remote
-            if failures or old is None:
+            if failures or old is None or file.is_claimed or file.parent is None:
                 return
             inner = path_in_container(file)[len(path_in_container(folder)) :]
             try:
-                async with self._held(file) as open_file, open_file.sending() as outgoing:
-                    new = await self._saver.upload(folder.owner, (*new_path, *inner), outgoing)
-                    outgoing.settle(identity_of(new, outgoing))
-                    self._parts.namespace.hide(folder.owner, new.id)
-                    done[file] = _Copy(file, old, new, outgoing.digest, outgoing.size_bytes)
+                async with self._held(file) as open_file:
+                    await self._complete(file, open_file)
+                    async with open_file.sending() as outgoing:
+                        new = await self._saver.upload(folder.owner, (*new_path, *inner), outgoing)
+                        outgoing.settle(identity_of(new, outgoing))
+                        self._parts.namespace.hide(folder.owner, new.id)
+                        done[file] = _Copy(file, old, new, outgoing.digest, outgoing.size_bytes)
             except CtrfsError as error:
                 failures.append(error)
+
+    def _forget_double(self, owner: ContainerDirectory, stored: ContainerFile, file: File) -> None:
+        """Drop the entry that a listing has made of what we stored, before we bind it."""
+        double = owner.files.get(stored.id)
+        if double is not None and double is not file:
+            self._parts.tree.take_name(double)
+
+    def _forget_local(self, owner: ContainerDirectory, path: EntryPath | None) -> None:
+        if path is not None:
+            with self._parts.spared():
+                self._parts.local.remove_file(owner.container.id, b"/".join(path))
 
     def _move_folder_here(
         self, folder: Directory, parent: Folder, name: bytes, target: Directory | None
@@ -296,17 +370,18 @@ class Mover:
             path_in_container(below)[len(old_path) :]
             for below in self._parts.tree.folders_below(folder)
         ]
-        if target is not None:
+        if target is not None and target.parent is not None:
             self._parts.tree.remove_folder(target)
-        self._parts.tree.keep_folder(old_parent)
         self._parts.tree.place(folder, parent, name)
         new_path = path_in_container(folder)
-        self._parts.local.rename_folder(container_id, b"/".join(old_path), b"/".join(new_path))
-        self._parts.tree.keep_folder(folder)
-        for path in inner:
-            self._parts.overlay.move(
-                container_id, folder_key((*old_path, *path)), folder_key((*new_path, *path))
-            )
+        with self._parts.spared():
+            self._parts.local.rename_folder(container_id, b"/".join(old_path), b"/".join(new_path))
+            self._parts.tree.keep_folder(old_parent)
+            self._parts.tree.keep_folder(folder)
+            for path in inner:
+                self._parts.overlay.move(
+                    container_id, folder_key((*old_path, *path)), folder_key((*new_path, *path))
+                )
         self._parts.touch(old_parent, parent)
 
     @asynccontextmanager
@@ -342,13 +417,7 @@ class Mover:
 
     def _forget_target(self, target: File) -> None:
         if target.is_local_only:
-            path = (
-                (*path_in_container(target.former_parent), target.name)
-                if target.former_parent
-                else ()
-            )
-            with self._parts.spared():
-                self._parts.local.remove_file(target.owner.container.id, b"/".join(path))
+            self._forget_local(target.owner, target.former_path)
         self._remover.forget_bytes(target)
 
     async def _delete_at_once(self, owner: ContainerDirectory, ids: Sequence[FileId]) -> None:

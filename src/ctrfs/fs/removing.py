@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from ctrfs.api.models import ContainerId, FileId
+from ctrfs.api.models import FileId
 from ctrfs.errors import (
     ContainerExpiredError,
     DirectoryNotEmptyError,
     RemoteError,
     RemoteNotFoundError,
+    StaleHandleError,
 )
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.saving import Saver
@@ -82,12 +83,15 @@ class Remover:
     async def keep_for_openers(self, file: File) -> None:
         """Have all bytes of a file here if somebody has it open: its service copy will go.
 
+        Bytes that the service has lost already cannot be kept, and that stops no removal.
+
         Raises:
             RemoteError: They could not be had.
         """
         open_file = self._parts.store.get(file.inode)
         if open_file is not None and self._parts.handles.is_open(file.inode):
-            await open_file.complete()
+            with suppress(StaleHandleError):
+                await open_file.complete()
 
     def forget_bytes(self, file: File) -> None:
         """Say that nobody will ever send the bytes of a file that was unlinked here."""
@@ -101,23 +105,23 @@ class Remover:
         parent = file.parent
         if parent is None:
             return
-        owner, remote, was_claimed = file.owner, file.remote, file.is_claimed
+        owner, remote = file.owner, file.remote
         if file.is_local_only:
             self._parts.local.remove_file(owner.container.id, b"/".join(path_in_container(file)))
         ids = [*file.replaces, *([remote.id] if remote is not None else [])]
         for file_id in ids:
             self._parts.namespace.hide(owner, file_id)
         self._parts.tree.take_name(file)
+        file.is_removed = True  # from here on, or a write would claim the name back
         with self._parts.spared():
             self._parts.tree.keep_folder(parent)
         try:
             if remote is not None:
-                await self._delete(remote.container_id, remote.id)
+                await self._delete(owner, remote.id)
         except RemoteError:
             for file_id in ids:
                 self._parts.namespace.unhide(owner, file_id)
-            self._parts.tree.give_name_back(file)
-            file.is_claimed = was_claimed
+            self._take_back(file)
             raise
         self.forget_bytes(file)
         if remote is not None:
@@ -126,6 +130,15 @@ class Remover:
         self._parts.touch(parent)
         await self._saver.delete_all(owner, file.replaces)
 
-    async def _delete(self, container_id: ContainerId, file_id: FileId) -> None:
+    def _take_back(self, file: File) -> None:
+        """Undo the removal of a name: the service has refused it."""
+        file.is_removed = False
+        self._parts.tree.give_name_back(file)
+        self._parts.namespace.changed_by_us()
+        open_file = self._parts.store.get(file.inode)
+        file.is_claimed = open_file is not None and open_file.is_unsent
+
+    async def _delete(self, owner: ContainerDirectory, file_id: FileId) -> None:
         with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
-            await self._parts.api.delete_file(container_id, file_id)
+            await self._parts.api.delete_file(owner.container.id, file_id)
+        self._parts.namespace.deleted(owner, file_id)

@@ -71,24 +71,42 @@ class Saver:
                 await self._send(file, open_file)
             self._parts.failures.clear(file.inode)
 
-    async def keep_local(self, file: File, open_file: OpenFile) -> None:
+    async def keep_local(
+        self,
+        file: File,
+        open_file: OpenFile,
+        *,
+        owner: ContainerDirectory | None = None,
+        path: EntryPath | None = None,
+    ) -> None:
         """Record a local-only file so that it outlives this mount.
+
+        Args:
+            file: Whose bytes they are.
+            open_file: The bytes.
+            owner: In which container it is going to be, if not where it is.
+            path: Where in it, likewise.
 
         Raises:
             LocalDiskError: This machine's disk did not take it.
         """
         open_file.is_resident = True
-        await open_file.sync_to_disk()
-        row = LocalFileRow(
-            container_id=file.owner.container.id,
-            path=b"/".join(path_in_container(file)),
-            spool_name=open_file.spool_name,
-            size_bytes=open_file.size_bytes or 0,
-            mtime_ns=file.mtime_ns,
-            mode=file.mode,
-        )
-        self._parts.local.put_file(row)
-        file.is_claimed = False
+        file.is_claimed = False  # a write during the sync claims it again, for the next save
+        try:
+            await open_file.sync_to_disk()
+            self._parts.local.put_file(
+                LocalFileRow(
+                    container_id=file.owner.container.id if owner is None else owner.container.id,
+                    path=b"/".join(path or path_in_container(file)),
+                    spool_name=open_file.spool_name,
+                    size_bytes=open_file.size_bytes or 0,
+                    mtime_ns=file.mtime_ns,
+                    mode=file.mode,
+                )
+            )
+        except LocalDiskError:
+            file.is_claimed = True
+            raise
 
     async def record_unsent(self, file: File) -> None:
         """Record bytes that nobody will try to send any more in this mount."""
@@ -108,6 +126,7 @@ class Saver:
         """
         naming = self._parts.naming
         name = naming.stored_name(path)
+        known = set(owner.files)
         stored = await self._upload_as(owner, name, outgoing)
         landing = naming.learn(path, name=name, digest=outgoing.digest, answer=stored)
         if landing is Landing.IN_PLACE:
@@ -116,7 +135,8 @@ class Saver:
         try:
             placed = await self._upload_as(owner, naming.stored_name(path), outgoing)
         finally:
-            if placed is None or placed.id != stored.id:
+            # An id that was known before is a file of the user's that has the same bytes.
+            if stored.id not in known and (placed is None or placed.id != stored.id):
                 await self.delete_all(owner, [stored.id])
         return placed
 
@@ -130,9 +150,19 @@ class Saver:
             self._parts.namespace.hide(owner, file_id)
         async with trio.open_nursery() as nursery:
             for file_id in ids:
-                nursery.start_soon(self._delete, owner.container.id, file_id)
+                nursery.start_soon(self._delete, owner, file_id)
 
-    async def _delete(self, container_id: ContainerId, file_id: FileId) -> None:
+    async def retry_deletes(self) -> None:
+        """Try once more to delete what could not be deleted when it was replaced."""
+        for container_id, file_id in self._parts.unsent.deletes():
+            owner = self._parts.tree.container(ContainerId(container_id))
+            if owner is not None and await self._delete(owner, FileId(file_id)):
+                with self._parts.spared():
+                    self._parts.unsent.remove_delete(container_id, file_id)
+
+    async def _delete(self, owner: ContainerDirectory, file_id: FileId) -> bool:
+        """Delete one replaced file; tell whether it is gone, and record it if it is not."""
+        container_id = owner.container.id
         try:
             await self._parts.api.delete_file(container_id, file_id)
         except (RemoteNotFoundError, ContainerExpiredError):
@@ -141,6 +171,9 @@ class Saver:
             log.warning("replaced file %s could not be deleted: %s", file_id, error)
             with self._parts.spared():
                 self._parts.unsent.put_delete(container_id, file_id)
+            return False
+        self._parts.namespace.deleted(owner, file_id)
+        return True
 
     async def _send(self, file: File, open_file: OpenFile) -> None:
         digest = ""
@@ -155,8 +188,7 @@ class Saver:
                         self._parts.keep_facts(file)
                     self._parts.forget_unsent(file.inode)
                     return
-                path = path_in_container(file)
-                stored = await self.upload(file.owner, path, outgoing)
+                stored = await self._upload_where_it_is(file, outgoing)
                 outgoing.settle(identity_of(stored, outgoing))
                 replaced = self.bind(file, stored, outgoing)
         except CtrfsError as error:
@@ -164,6 +196,17 @@ class Saver:
             raise
         self._parts.forget_unsent(file.inode)
         await self.delete_all(file.owner, replaced)
+
+    async def _upload_where_it_is(self, file: File, outgoing: Outgoing) -> ContainerFile:
+        """Store a file at its path, again if its folder was renamed meanwhile."""
+        while True:
+            path = path_in_container(file)
+            known = set(file.owner.files)
+            stored = await self.upload(file.owner, path, outgoing)
+            if path_in_container(file) == path:
+                return stored
+            if stored.id not in known:
+                await self.delete_all(file.owner, [stored.id])
 
     def bind(self, file: File, stored: ContainerFile, outgoing: Outgoing) -> list[FileId]:
         """Let ``file`` be what was stored; return the ids that it replaces.
@@ -196,7 +239,7 @@ class Saver:
                 container_id,
                 stored_name=name,
                 outgoing=outgoing,
-                is_known=owner.files.__contains__,
+                is_known=lambda file_id: self._parts.namespace.is_known(owner, file_id),
             )
 
         try:

@@ -54,6 +54,12 @@ class KernelSession:
 
     def __init__(self) -> None:
         self._is_stopping = False
+        self._is_serving = False
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether serving was broken off by something else than an unmount or ``stop``."""
+        return self._is_serving and not self._is_stopping
 
     async def serve(self) -> None:
         """Answer requests until the file system is unmounted or ``stop`` is called.
@@ -61,7 +67,9 @@ class KernelSession:
         Requests under way when the end comes are answered before this returns. Cancelling it
         leaves them without an answer until the session is closed; ``stop`` is the way out.
         """
+        self._is_serving = True
         await pyfuse3.main(min_tasks=_IDLE_HANDLERS_MAX, max_tasks=_HANDLERS_MAX)
+        self._is_serving = False
 
     def stop(self) -> None:
         """Take no more requests; ``serve`` returns once those under way are answered."""
@@ -80,16 +88,22 @@ def kernel_session(
 ) -> Iterator[KernelSession]:
     """Mount at ``mountpoint`` on entry; unmount, if nobody has, on exit.
 
+    After a crash the mount stays, for the end of the process to turn it into one that answers
+    ENOTCONN: programs must not find an empty directory, and write into it.
+
     Raises:
         MountError: The kernel or ``fusermount3`` refused; the text says why.
     """
     _mount(operations, mountpoint, options)
     notifier.start()
+    session = KernelSession()
     try:
         with unfrozen_reads():
-            yield KernelSession()
+            yield session
     finally:
-        if notifier.close(timeout_s=_NOTIFIER_TIMEOUT_S):
+        if session.has_crashed:
+            log.error("the mount at %s ends by a failure of its own", mountpoint)
+        elif notifier.close(timeout_s=_NOTIFIER_TIMEOUT_S):
             pyfuse3.close(unmount=True)
         else:
             # Destroying the session would pull it away under the stuck thread. The end of the

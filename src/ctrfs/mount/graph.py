@@ -33,7 +33,8 @@ from ctrfs.fs.file_system import FileSystem
 from ctrfs.fs.handles import HandleTable
 from ctrfs.fs.local_only import LocalOnlyNames
 from ctrfs.fs.parts import Parts
-from ctrfs.tree.entries import Change, EntryTree
+from ctrfs.tree.container_tree import Change
+from ctrfs.tree.entries import EntryTree
 from ctrfs.tree.namespace import Namespace
 from ctrfs.tree.naming import NamingRules
 from ctrfs.tree.nodes import File, InodeNumber

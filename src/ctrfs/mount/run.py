@@ -46,7 +46,7 @@ from ctrfs.mount.problems import (
 )
 from ctrfs.mount.records import MountRecord, MountRecords, ended, record_of_this_process
 from ctrfs.mount.source import SourceKind
-from ctrfs.tree.entries import Change
+from ctrfs.tree.container_tree import Change
 
 log = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ Invariant: every node with a name is registered in the inode table.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-from ctrfs.api.models import Container, ContainerFile, ContainerId, RejectedRow
+from typing_extensions import override
+
+from ctrfs.api.models import ContainerFile, RejectedRow
 from ctrfs.clock import Clock
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
 from ctrfs.errors import LocalDiskError
-from ctrfs.tree.inodes import InodeTable
-from ctrfs.tree.making import NodeMaker
+from ctrfs.tree.container_tree import CONTROL_NAME, ContainerTree
 from ctrfs.tree.names import split_prefix, with_id
 from ctrfs.tree.naming import NamingRules
 from ctrfs.tree.nodes import (
@@ -27,27 +27,16 @@ from ctrfs.tree.nodes import (
     EntryPath,
     File,
     Folder,
-    InodeNumber,
     Node,
     Parent,
     Root,
     owner_of,
     path_in_container,
 )
-from ctrfs.tree.plan import Reserved, plan_containers, plan_files
-
-CONTROL_NAME = b".ctrfs"
+from ctrfs.tree.plan import Reserved, plan_files
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A name that now means something else, for the kernel's caches."""
-
-    parent: InodeNumber
-    name: bytes
-
-
-class EntryTree:
+class EntryTree(ContainerTree):
     """Every entry with a name, from the root down."""
 
     def __init__(
@@ -71,17 +60,10 @@ class EntryTree:
                 whether they are still there.
             show_expired: List containers whose data is gone.
         """
-        self._clock = clock
+        super().__init__(clock=clock, overlay=overlay, show_expired=show_expired)
         self._local = local
         self._naming = naming
         self._adopt = adopt
-        self._show_expired = show_expired
-        self._containers: dict[ContainerId, ContainerDirectory] = {}
-        self._changes: list[Change] = []
-        self.inodes = InodeTable()
-        self._maker = NodeMaker(clock=clock, inodes=self.inodes, overlay=overlay)
-        self.root: Root | ContainerDirectory = Root(mtime_ns=clock.wall_ns())
-        self.inodes.register(self.root)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -96,10 +78,6 @@ class EntryTree:
         digest, rest = prefix
         alias = parent.children.get(rest)
         return alias if isinstance(alias, File) and alias.digest == digest else None
-
-    def container(self, container_id: ContainerId) -> ContainerDirectory | None:
-        """Return the directory of a container that is shown."""
-        return self._containers.get(container_id)
 
     def files_below(self, folder: Folder) -> Iterator[File]:
         """Yield every file in ``folder``, at whatever depth."""
@@ -116,46 +94,7 @@ class EntryTree:
                 yield node
                 yield from self.folders_below(node)
 
-    def take_changes(self) -> list[Change]:
-        """Return the names that listings have changed since the last call."""
-        changes, self._changes = self._changes, []
-        return changes
-
     # -- listings --------------------------------------------------------------------------
-
-    def become_one_container(self, container: Container) -> ContainerDirectory:
-        """Make ``container`` the root of this mount; before anything was looked up."""
-        assert isinstance(self.root, Root)
-        assert not self._containers
-        self.root = self._maker.root_container(container)
-        self._containers = {container.id: self.root}
-        self._restore(self.root)
-        return self.root
-
-    def apply_containers(self, rows: Sequence[Container]) -> None:
-        """Lay a listing of all containers over the root."""
-        root = self.root
-        assert isinstance(root, Root)
-        names = plan_containers(rows, show_expired=self._show_expired, reserved={CONTROL_NAME})
-        by_id = {row.id: row for row in rows}
-        for container_id, directory in list(self._containers.items()):
-            if container_id in by_id:
-                directory.container = by_id[container_id]
-            if names.get(container_id) == directory.name:
-                continue
-            self._changed(root, directory.name)
-            del root.children[directory.name]
-            if container_id not in names:
-                self._forget_container(directory)
-        for container_id, name in names.items():
-            directory = self._containers.get(container_id) or self._new_container(
-                by_id[container_id]
-            )
-            if root.children.get(name) is not directory:
-                directory.name = name
-                directory.parent = root
-                root.children[name] = directory
-                self._changed(root, name)
 
     def apply_files(
         self, owner: ContainerDirectory, rows: Sequence[ContainerFile]
@@ -171,7 +110,7 @@ class EntryTree:
             if file.is_claimed:
                 continue
             planned = plan.files.get(file_id)
-            if planned is None:
+            if planned is None or not _is_same_version(file, planned.file):
                 self._changed_name(file)
                 self.take_name(file)
             elif planned.path != path_in_container(file):
@@ -183,55 +122,19 @@ class EntryTree:
             if shown is None:
                 shown = self._maker.remote_file(owner, planned, kept)
                 owner.files[planned.file.id] = shown
-            elif shown.remote != planned.file:
-                shown.remote = planned.file
+            shown.remote = planned.file
+            if planned.file.size_bytes is not None:
                 shown.size_bytes = planned.file.size_bytes
             shown.shown_at = planned.path
             if shown.parent is None:
                 parent = self._folder_at(owner, planned.path[:-1])
+                self._drop_empty_folder(parent, planned.path[-1])
                 self._link(shown, parent, planned.path[-1])
-                self._changed(parent, planned.path[-1])
+                self._name_came(parent, planned.path[-1])
         self._prune(owner)
         return plan.rejected
 
-    def forget_container(self, directory: ContainerDirectory) -> None:
-        """Take a container away: the service says that it is gone, or it was removed here."""
-        root = self.root
-        if isinstance(root, Root) and root.children.get(directory.name) is directory:
-            self._changed(root, directory.name)
-            del root.children[directory.name]
-        self._forget_container(directory)
-
     # -- changes made here -----------------------------------------------------------------
-
-    def new_container(self, container: Container, name: bytes) -> ContainerDirectory:
-        """Add a container that was just created here."""
-        root = self.root
-        assert isinstance(root, Root)
-        directory = self._containers.get(container.id) or self._new_container(container)
-        if directory.parent is not None and root.children.get(directory.name) is directory:
-            del root.children[directory.name]
-        directory.name = name
-        directory.parent = root
-        root.children[name] = directory
-        root.mtime_ns = self._clock.wall_ns()
-        return directory
-
-    def rename_container(
-        self, directory: ContainerDirectory, container: Container, name: bytes
-    ) -> None:
-        """Let ``directory`` stand for another container, under another name."""
-        root = self.root
-        assert isinstance(root, Root)
-        double = self._containers.get(container.id)
-        if double is not None and double is not directory:
-            self.forget_container(double)
-        root.children.pop(directory.name, None)
-        self._containers.pop(directory.container.id, None)
-        directory.container = container
-        directory.name = name
-        root.children[name] = directory
-        self._containers[container.id] = directory
 
     def new_folder(self, parent: Folder, name: bytes) -> Directory:
         """Add an empty folder that lasts on this machine until it is removed.
@@ -279,7 +182,7 @@ class EntryTree:
         """Take a file out of its folder; handles and the kernel may still hold it."""
         if file.parent is None:
             return
-        file.former_parent = file.parent
+        file.former_path = path_in_container(file)
         self._unlink(file)
         if file.remote is not None and file.owner.files.get(file.remote.id) is file:
             del file.owner.files[file.remote.id]
@@ -294,21 +197,19 @@ class EntryTree:
             return
         if file.remote is not None and file.remote.id in file.owner.files:
             self.take_name(file.owner.files[file.remote.id])
-        parent = file.former_parent
-        if parent is None or not self._is_in_tree(parent):
-            parent = file.owner
-        self._step_aside(parent, file.name)
+        parent = self._folder_at(file.owner, file.former_path[:-1])
+        self.make_room(parent, file.name)
         self._link(file, parent, file.name)
-        self._changed(parent, file.name)
+        self._name_came(parent, file.name)
         self.inodes.restore(file)
         if file.remote is not None:
             file.owner.files[file.remote.id] = file
 
     def place(self, node: Directory | File, parent: Folder, name: bytes) -> None:
-        """Move ``node`` to ``name`` in ``parent``, which must be free there."""
-        assert name not in parent.children or parent.children[name] is node
+        """Move ``node`` to ``name`` in ``parent``; whoever has the name there steps aside."""
         if node.parent is not None:
             self._unlink(node)
+        self.make_room(parent, name)
         self._link(node, parent, name)
         self.inodes.restore(node)
         if isinstance(node, File) and node.owner is not owner_of(parent):
@@ -341,9 +242,13 @@ class EntryTree:
         file.digest = None
         file.shown_at = None
 
-    def _step_aside(self, parent: Folder, name: bytes) -> None:
+    def make_room(self, parent: Folder, name: bytes) -> None:
+        """Free a name for an entry of ours; whoever has it takes the name with its id.
+
+        A folder that nothing holds up any more goes instead.
+        """
         other = parent.children.get(name)
-        if other is None:
+        if other is None or self._drop_empty_folder(parent, name):
             return
         identity = str(other.inode)
         if isinstance(other, File) and other.remote is not None:
@@ -353,16 +258,19 @@ class EntryTree:
             free = with_id(name, f"{identity}~{other.inode}", whole=True)
         self._unlink(other)
         self._link(other, parent, free)
-        self._changed(parent, free)
+        self._name_went(parent, name)
+        self._name_came(parent, free)
+
+    def note_alias(self, node: File, name: bytes) -> None:
+        """Tell the kernel of the name of a file that is being changed through its other name."""
+        if node.name != name:
+            self._changed_name(node)
 
     # -- pieces ----------------------------------------------------------------------------
 
-    def _changed(self, parent: Parent, name: bytes) -> None:
-        self._changes.append(Change(parent.inode, name))
-
     def _changed_name(self, file: File) -> None:
         if file.parent is not None:
-            self._changed(file.parent, file.name)
+            self._name_went(file.parent, file.name)
 
     def _link(self, node: Directory | File, parent: Folder, name: bytes) -> None:
         assert node.parent is None
@@ -377,27 +285,19 @@ class EntryTree:
         del node.parent.children[node.name]
         node.parent = None
 
-    def _is_in_tree(self, folder: Folder) -> bool:
-        step: Folder | Root | None = folder
-        while isinstance(step, Directory):
-            step = step.parent
-        return isinstance(step, ContainerDirectory) and not step.is_gone
-
-    def _new_container(self, container: Container) -> ContainerDirectory:
-        directory = self._maker.container(container)
-        self._containers[container.id] = directory
-        self._restore(directory)
-        return directory
-
-    def _forget_container(self, directory: ContainerDirectory) -> None:
-        directory.is_gone = True
-        self._containers.pop(directory.container.id, None)
+    @override
+    def _drop_inodes(self, directory: ContainerDirectory) -> bool:
+        files = list(self.files_below(directory))
+        if any(file.is_claimed or file.is_local_only for file in files):
+            return False
         for folder in self.folders_below(directory):
             self.inodes.drop(folder.inode)
-        for file in self.files_below(directory):
+        for file in files:
             self.inodes.drop(file.inode)
         self.inodes.drop(directory.inode)
+        return True
 
+    @override
     def _restore(self, directory: ContainerDirectory) -> None:
         """Bring back what this machine kept of a container from earlier mounts."""
         container_id = directory.container.id
@@ -424,23 +324,32 @@ class EntryTree:
             if isinstance(found, Directory):
                 folder = found
                 continue
-            self._step_aside(folder, name)
+            self.make_room(folder, name)
             made = self._maker.directory(owner, path[:depth])
             self._link(made, folder, name)
-            self._changed(folder, name)
+            self._name_came(folder, name)
             folder = made
         return folder
 
     def _prune(self, folder: Folder) -> None:
         """Drop folders that no file on the service and nothing here holds up any more."""
-        for node in list(folder.children.values()):
-            if not isinstance(node, Directory):
-                continue
-            self._prune(node)
-            if not node.children and not node.is_local:
-                self._changed(folder, node.name)
-                self._unlink(node)
-                self.inodes.drop(node.inode)
+        for name in [name for name, node in folder.children.items() if isinstance(node, Directory)]:
+            if not self._drop_empty_folder(folder, name):
+                child = folder.children[name]
+                assert isinstance(child, Directory)
+                self._prune(child)
+
+    def _drop_empty_folder(self, parent: Folder, name: bytes) -> bool:
+        """Drop the folder of that name if nothing holds it up; tell whether it went."""
+        folder = parent.children.get(name)
+        if not isinstance(folder, Directory) or _is_held_up(folder):
+            return False
+        for inner in list(folder.children):
+            self._drop_empty_folder(folder, inner)
+        self._name_went(parent, name)
+        self._unlink(folder)
+        self.inodes.drop(folder.inode)
+        return True
 
     def _reserved(self, owner: ContainerDirectory) -> Reserved:
         # Where a container is the root, a file of that name would be hidden by the directory.
@@ -471,3 +380,24 @@ class EntryTree:
                 assert child.name == name
                 assert child.parent is node
                 todo.append(child)
+
+
+def _is_held_up(folder: Directory) -> bool:
+    """Tell whether a file or a folder of this machine is in ``folder``, or it is one itself."""
+    return folder.is_local or any(
+        isinstance(node, File) or _is_held_up(node) for node in folder.children.values()
+    )
+
+
+def _is_same_version(file: File, row: ContainerFile) -> bool:
+    """Tell whether a row still stands for the bytes that ``file`` was made for.
+
+    Some servers keep an id over an overwrite: that is another version, and another inode.
+    """
+    known = file.remote
+    return (
+        known is not None
+        and known.created_at_s == row.created_at_s
+        and known.path == row.path
+        and (row.size_bytes is None or file.size_bytes in {None, row.size_bytes})
+    )

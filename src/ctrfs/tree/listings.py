@@ -59,7 +59,11 @@ class ListingCache:
     def age_s(self, key: ListingKey) -> float | None:
         """Return how old the listing is; None when it is unknown or too old for anything."""
         started_s = self._started.get(key)
-        return None if started_s is None else self._clock.monotonic_s() - started_s
+        if started_s is None:
+            return None
+        # The cache counts from when the answer came, which may be long after the question.
+        age_s = self._clock.monotonic_s() - started_s
+        return age_s if age_s < self._max_stale_s else None
 
     def is_fresh(self, key: ListingKey) -> bool:
         """Tell whether the listing answers everything without a request."""
@@ -114,6 +118,10 @@ class ListingCache:
             await self._flights.get(key)
         except CtrfsError as error:
             log.info("refreshing the listing of %s failed: %s", key or "containers", error)
+            self._paused_until[key] = self._clock.monotonic_s() + REFRESH_PAUSE_S
+        except Exception:
+            # Nobody waits for this one to be told, and a bug met here must not end the mount.
+            log.exception("refreshing the listing of %s: unexpected failure", key or "containers")
             self._paused_until[key] = self._clock.monotonic_s() + REFRESH_PAUSE_S
         finally:
             self._behind.discard(key)

@@ -12,16 +12,25 @@ from typing import Final, TypeVar
 
 import trio
 
-from ctrfs.api.models import Container, ContainerFile, ContainerId, FileId, RejectedRow
+from ctrfs.api.models import (
+    Container,
+    ContainerFile,
+    ContainerId,
+    FileId,
+    Listing,
+    RejectedRow,
+)
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import TreeConfig
 from ctrfs.errors import (
     ContainerExpiredError,
     NoSuchEntryError,
+    RemoteError,
     RemoteNotFoundError,
 )
-from ctrfs.tree.entries import Change, EntryTree
+from ctrfs.tree.container_tree import Change
+from ctrfs.tree.entries import EntryTree
 from ctrfs.tree.listings import ROOT_LISTING, ListingCache, ListingKey
 from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Node, Parent, Root, owner_of
 from ctrfs.tree.own_writes import OwnWrites
@@ -158,14 +167,18 @@ class Namespace:
         self, directory: ContainerDirectory, container: Container, name: bytes
     ) -> None:
         """Let ``directory`` stand for a new container that took the old one's place."""
-        self._own_containers.remove(directory.container.id, now_s=self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        self._own_containers.remove(directory.container.id, now_s=now_s)
+        self._own_containers.confirm_removed(directory.container.id, now_s=now_s)
         self._note_created(container)
         self.tree.rename_container(directory, container, name)
 
     def removed_container(self, directory: ContainerDirectory) -> None:
         """Hide a container that is being deleted."""
-        self._own_containers.remove(directory.container.id, now_s=self._clock.monotonic_s())
-        self._own_files.pop(directory.container.id, None)
+        now_s = self._clock.monotonic_s()
+        self._own_containers.remove(directory.container.id, now_s=now_s)
+        self._own_containers.confirm_removed(directory.container.id, now_s=now_s)
+        self._forget_answers(directory.container.id)
         self.tree.forget_container(directory)
         self.tree.take_changes()  # the kernel asked for it and knows
 
@@ -176,8 +189,16 @@ class Namespace:
         self._tell_changes()
 
     def hide(self, owner: ContainerDirectory, file_id: FileId) -> None:
-        """Hide a stored file that is being deleted, also from listings that still have it."""
+        """Hide a stored file that is going to be deleted, also from listings that have it."""
         self._own(owner).remove(file_id, now_s=self._clock.monotonic_s())
+
+    def deleted(self, owner: ContainerDirectory, file_id: FileId) -> None:
+        """Take note that the service has deleted a hidden file."""
+        self._own(owner).confirm_removed(file_id, now_s=self._clock.monotonic_s())
+
+    def is_known(self, owner: ContainerDirectory, file_id: FileId) -> bool:
+        """Tell whether a stored file is shown, or hidden because it is going to be deleted."""
+        return file_id in owner.files or self._own(owner).is_removed(file_id)
 
     def unhide(self, owner: ContainerDirectory, file_id: FileId) -> None:
         """Show a stored file again that could not be deleted."""
@@ -231,9 +252,7 @@ class Namespace:
             return
         started_s = self._clock.monotonic_s()
         try:
-            listing = await self.when_ready(
-                container_id, lambda: self._api.list_files(container_id)
-            )
+            listing = await self._list_believably(container_id)
         except (RemoteNotFoundError, ContainerExpiredError) as error:
             self._lost(owner)
             raise NoSuchEntryError(f"container {container_id} is gone: {error}") from error
@@ -248,6 +267,25 @@ class Namespace:
         rejected = self.tree.apply_files(owner, rows)
         self._rejected[container_id] = [*listing.rejected, *rejected][:REJECTED_KEPT]
 
+    async def _list_believably(self, container_id: ContainerId) -> Listing[ContainerFile]:
+        """Fetch a listing; a container is gone only if the service says so twice.
+
+        Raises:
+            RemoteNotFoundError: It is gone.
+            ContainerExpiredError: Its data is.
+        """
+
+        async def fetch() -> Listing[ContainerFile]:
+            return await self._api.list_files(container_id)
+
+        try:
+            return await self.when_ready(container_id, fetch)
+        except RemoteNotFoundError:
+            container = await self._api.retrieve_container(container_id)
+            if container.is_expired:
+                raise
+        return await fetch()
+
     async def _gone(
         self, doubtful: Sequence[Row], ask: Callable[[Row], Awaitable[object]]
     ) -> set[str]:
@@ -258,13 +296,21 @@ class Namespace:
                 await ask(row)
             except RemoteNotFoundError:
                 gone.add(row.id)
+            except RemoteError as error:
+                log.debug("%s stays: whether it is there could not be asked: %s", row.id, error)
         return gone
 
     def _lost(self, owner: ContainerDirectory) -> None:
         """Take note that the service no longer has a container."""
         log.info("container %s is gone from the service", owner.container.id)
+        self._forget_answers(owner.container.id)
         self.tree.forget_container(owner)
         self._tell_changes()
+
+    def _forget_answers(self, container_id: ContainerId) -> None:
+        self._own_files.pop(container_id, None)
+        self._rejected.pop(container_id, None)
+        self._listings.forget(ListingKey(container_id))
 
     def _note_created(self, container: Container) -> None:
         now_s = self._clock.monotonic_s()

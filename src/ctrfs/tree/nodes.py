@@ -75,7 +75,7 @@ class File:
     """
 
     __slots__ = (
-        "digest", "former_parent", "inode", "is_claimed", "is_local_only", "is_removed", "mode",
+        "digest", "former_path", "inode", "is_claimed", "is_local_only", "is_removed", "mode",
         "mtime_ns", "name", "owner", "parent", "remote", "replaces", "shown_at", "size_bytes",
     )  # fmt: skip
 
@@ -91,8 +91,8 @@ class File:
         self.owner = owner
         self.parent: ContainerDirectory | Directory | None = None
         """None once the name is gone; open handles keep the file itself alive."""
-        self.former_parent: ContainerDirectory | Directory | None = None
-        """Where the name was when somebody else took it away."""
+        self.former_path: EntryPath = ()
+        """Where in its container the name was when it was taken away."""
         self.name = b""
         self.remote = remote
         self.size_bytes: int | None = remote.size_bytes if remote is not None else 0

@@ -14,8 +14,8 @@ from ctrfs.api.models import Container, ContainerFile
 
 Row = TypeVar("Row", Container, ContainerFile)
 
-# A deleted row has been seen listed for minutes. After this we believe the service again:
-# the deletion may have been the no-op that has once been seen.
+# A deleted row has been seen listed for minutes. So long after the service has confirmed a
+# deletion we believe its listings again: the deletion may have been the no-op once seen.
 REMOVED_KEPT_S: Final = 300.0
 
 
@@ -23,6 +23,15 @@ REMOVED_KEPT_S: Final = 300.0
 class _Added(Generic[Row]):
     row: Row
     at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Removed(Generic[Row]):
+    at_s: float
+    deleted_s: float | None
+    """When the service confirmed; None while it has not, and then the row stays hidden."""
+    added: _Added[Row] | None
+    """What was known of the row before, for when the service refuses."""
 
 
 class OwnWrites(Generic[Row]):
@@ -33,7 +42,7 @@ class OwnWrites(Generic[Row]):
 
     def __init__(self) -> None:
         self._added: dict[str, _Added[Row]] = {}
-        self._removed: dict[str, float] = {}
+        self._removed: dict[str, _Removed[Row]] = {}
 
     def add(self, row: Row, *, now_s: float) -> None:
         """Remember a row that the service has confirmed to us; its id may be an old one reborn."""
@@ -41,13 +50,25 @@ class OwnWrites(Generic[Row]):
         self._added[row.id] = _Added(row, now_s)
 
     def remove(self, row_id: str, *, now_s: float) -> None:
-        """Hide a row that we delete."""
-        self._added.pop(row_id, None)
-        self._removed[row_id] = now_s
+        """Hide a row that we are going to delete, until the deletion is confirmed or refused."""
+        if row_id not in self._removed:
+            self._removed[row_id] = _Removed(now_s, None, self._added.pop(row_id, None))
+
+    def confirm_removed(self, row_id: str, *, now_s: float) -> None:
+        """Say that the service has deleted a hidden row; its listings may still have it."""
+        removed = self._removed.get(row_id)
+        if removed is not None:
+            self._removed[row_id] = _Removed(removed.at_s, now_s, None)
 
     def unremove(self, row_id: str) -> None:
         """Show a row again: the service refused to delete it."""
-        self._removed.pop(row_id, None)
+        removed = self._removed.pop(row_id, None)
+        if removed is not None and removed.added is not None:
+            self._added[row_id] = removed.added
+
+    def is_removed(self, row_id: str) -> bool:
+        """Tell whether a row is hidden."""
+        return row_id in self._removed
 
     def doubtful(self, rows: Sequence[Row], *, started_s: float) -> list[Row]:
         """Return rows of ours that an answer asked for after their creation lacks."""
@@ -73,9 +94,11 @@ class OwnWrites(Generic[Row]):
         for row_id in list(self._added):
             if row_id in listed or row_id in gone:
                 del self._added[row_id]
-        for row_id, removed_s in list(self._removed.items()):
-            settled = removed_s < started_s and row_id not in listed
-            if settled or now_s - removed_s > REMOVED_KEPT_S:
+        for row_id, removed in list(self._removed.items()):
+            if removed.deleted_s is None:
+                continue
+            settled = removed.deleted_s < started_s and row_id not in listed
+            if settled or now_s - removed.deleted_s > REMOVED_KEPT_S:
                 del self._removed[row_id]
         shown = [row for row in rows if row.id not in self._removed]
         return shown + [added.row for added in self._added.values()]
