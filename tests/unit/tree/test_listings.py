@@ -1,0 +1,197 @@
+"""How old a listing may be, and that one fetch serves all who wait: docs/semantics.md, 8."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from ctrfs.clock import SystemClock
+from ctrfs.config import TreeConfig
+from ctrfs.errors import RemoteUnavailableError
+from ctrfs.tree.listings import REFRESH_PAUSE_S, ListingCache, ListingKey
+
+KEY = ListingKey("cntr_1")
+
+
+class Fetches:
+    """Fetches that take a second each, and fail while ``is_failing``."""
+
+    def __init__(self) -> None:
+        self.began_s: list[float] = []
+        self.is_failing = False
+
+    async def __call__(self, _key: ListingKey) -> None:
+        self.began_s.append(trio.current_time())
+        await trio.sleep(1)
+        if self.is_failing:
+            raise RemoteUnavailableError("down")
+
+
+def cache_of(
+    fetches: Fetches, nursery: trio.Nursery, *, ttl_s: float = 10.0, listings_max: int = 100
+) -> ListingCache:
+    config = TreeConfig(ttl_s=ttl_s, max_stale_s=60.0, listings_max=listings_max)
+    return ListingCache(fetches, clock=SystemClock(), config=config, nursery=nursery)
+
+
+async def test_a_listing_is_fresh_for_the_ttl_from_when_it_was_asked_for(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+
+    await listings.freshen(KEY)
+    assert listings.age_s(KEY) == 1.0
+    await trio.sleep(8.9)
+    assert listings.is_fresh(KEY)
+    await listings.freshen(KEY)
+    assert len(fetches.began_s) == 1
+    await trio.sleep(0.1)
+    assert not listings.is_fresh(KEY)
+    await listings.freshen(KEY)
+    assert len(fetches.began_s) == 2
+
+
+async def test_a_listing_is_known_for_max_stale_and_then_forgotten(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    listings = cache_of(Fetches(), nursery)
+    assert not listings.is_known(KEY)
+    await listings.freshen(KEY)
+
+    await trio.sleep(58.9)
+    assert listings.is_known(KEY)
+    await trio.sleep(0.2)
+    assert not listings.is_known(KEY)
+    assert listings.age_s(KEY) is None
+
+
+async def test_callers_at_one_time_share_one_fetch(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+
+    async with trio.open_nursery() as callers:
+        for _ in range(5):
+            callers.start_soon(listings.freshen, KEY)
+        listings.refresh_behind(KEY)
+
+    assert len(fetches.began_s) == 1
+
+
+async def test_a_refetch_is_never_answered_by_a_fetch_that_began_before_it(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+    nursery.start_soon(listings.freshen, KEY)
+    await trio.sleep(0.5)
+
+    asked_s = trio.current_time()
+    await listings.refetch(KEY)
+
+    assert fetches.began_s[-1] >= asked_s
+    assert len(fetches.began_s) == 2
+
+
+async def test_refetches_at_one_time_share_one_new_fetch(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+    nursery.start_soon(listings.freshen, KEY)
+    await trio.sleep(0.5)
+
+    async with trio.open_nursery() as callers:
+        for _ in range(3):
+            callers.start_soon(listings.refetch, KEY)
+
+    assert len(fetches.began_s) == 2
+
+
+async def test_a_refetch_looks_past_the_failure_of_an_earlier_fetch(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+    fetches.is_failing = True
+    listings.refresh_behind(KEY)
+    await trio.sleep(0.5)
+
+    nursery.start_soon(listings.refetch, KEY)
+    await trio.sleep(0.6)
+    fetches.is_failing = False
+    await trio.sleep(1)
+
+    assert listings.is_fresh(KEY)
+
+
+async def test_a_failed_fetch_is_raised_to_who_waits_and_not_remembered(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+    fetches.is_failing = True
+    with pytest.raises(RemoteUnavailableError):
+        await listings.freshen(KEY)
+    assert not listings.is_known(KEY)
+
+    fetches.is_failing = False
+    await listings.freshen(KEY)
+
+    assert listings.is_fresh(KEY)
+
+
+async def test_a_failed_refresh_behind_readers_pauses_the_next(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+    fetches.is_failing = True
+    listings.refresh_behind(KEY)
+    await trio.sleep(1.5)
+
+    listings.refresh_behind(KEY)
+    await trio.sleep(1.5)
+    assert len(fetches.began_s) == 1
+    await trio.sleep(REFRESH_PAUSE_S)
+    listings.refresh_behind(KEY)
+    await trio.sleep(1.5)
+    assert len(fetches.began_s) == 2
+
+
+async def test_what_is_put_is_fresh_and_what_is_forgotten_is_not(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    listings = cache_of(Fetches(), nursery)
+
+    listings.put(KEY, started_s=trio.current_time() - 3)
+    assert listings.age_s(KEY) == 3.0
+    listings.forget(KEY)
+
+    assert not listings.is_known(KEY)
+
+
+async def test_more_listings_than_the_limit_push_out_the_oldest(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    listings = cache_of(Fetches(), nursery, listings_max=2)
+
+    for name in "abc":
+        listings.put(ListingKey(name), started_s=trio.current_time())
+
+    assert [listings.is_known(ListingKey(name)) for name in "abc"] == [False, True, True]
+
+
+async def test_a_ttl_of_zero_asks_each_time(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery, ttl_s=0.0)
+
+    for _ in range(3):
+        await listings.freshen(KEY)
+
+    assert len(fetches.began_s) == 3
