@@ -28,6 +28,18 @@ class Fetches:
             raise RemoteUnavailableError("down")
 
 
+class BuggyFetches:
+    """Fetches that fail as only a mistake of ours does."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self, _key: ListingKey) -> None:
+        self.count += 1
+        await trio.lowlevel.checkpoint()
+        raise AssertionError("a mistake of ours")
+
+
 def cache_of(
     fetches: Fetches, nursery: trio.Nursery, *, ttl_s: float = 10.0, listings_max: int = 100
 ) -> ListingCache:
@@ -160,6 +172,26 @@ async def test_a_failed_refresh_behind_readers_pauses_the_next(
     listings.refresh_behind(KEY)
     await trio.sleep(1.5)
     assert len(fetches.began_s) == 2
+
+
+async def test_a_bug_met_behind_readers_ends_nothing_and_pauses_the_next(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nobody waits for it, so nobody else would catch it: the whole mount would end."""
+    buggy = BuggyFetches()
+    listings = ListingCache(buggy, clock=SystemClock(), config=TreeConfig(), nursery=nursery)
+
+    listings.refresh_behind(KEY)
+    await trio.sleep(0.5)
+    listings.refresh_behind(KEY)
+    await trio.sleep(0.5)
+    assert buggy.count == 1
+    await trio.sleep(REFRESH_PAUSE_S)
+    listings.refresh_behind(KEY)
+    await trio.sleep(0.5)
+
+    assert buggy.count == 2
+    assert not listings.is_known(KEY)
 
 
 async def test_what_is_put_is_fresh_and_what_is_forgotten_is_not(
