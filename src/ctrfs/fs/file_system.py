@@ -264,7 +264,8 @@ class FileSystem:
             check_rename(node, destination, target, no_replace=no_replace)
             if isinstance(node, ContainerDirectory):
                 assert target is None or isinstance(target, ContainerDirectory)
-                async with self._parts.directory_locks.hold(node.inode):
+                both = [entry.inode for entry in (node, target) if entry is not None]
+                async with self._parts.directory_locks.hold(*both):
                     await self._mover.move_container(node, new_name, target=target)
                 return
             assert not isinstance(destination, Root)

@@ -160,7 +160,7 @@ class Mover:
         if directory.children:
             raise CrossContainerError("a container with files is copied, not renamed")
         if target is not None:
-            await self._remover.remove_container(target)
+            await self._remover.check_empty(target)
         old = directory.container
         new = await self._parts.api.create_container(
             ContainerRequest(
@@ -170,11 +170,16 @@ class Mover:
                 network_disabled=policy == "disabled",
             )
         )
-        if directory.children:  # a listing has brought them since
+        if directory.children or (target is not None and target.children):
+            # A listing has brought them since; whoever moves by copying will see them.
             await self._delete_container(new.id)
             raise CrossContainerError("a container with files is copied, not renamed")
+        if target is not None:
+            self._parts.namespace.removed_container(target)
         self._parts.namespace.replaced_container(directory, new, name)
         await self._delete_container(old.id)
+        if target is not None:
+            await self._delete_container(target.container.id)
 
     async def _delete_container(self, container_id: ContainerId) -> None:
         """Delete an empty container that has been replaced; it may be gone already."""

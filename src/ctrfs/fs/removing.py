@@ -69,16 +69,25 @@ class Remover:
             RemoteError: The service did not list it, or did not delete it.
         """
         container_id = directory.container.id
-        if not directory.container.is_expired:
-            await self._parts.namespace.refetch(directory)
-            if directory.children:
-                raise DirectoryNotEmptyError(f"{len(directory.children)} entries are in it")
+        await self.check_empty(directory)
         with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
             await self._parts.api.delete_container(container_id)
         self._parts.namespace.removed_container(directory)
         with self._parts.spared():
             self._parts.overlay.drop_container(container_id)
             self._parts.local.drop_container(container_id)
+
+    async def check_empty(self, directory: ContainerDirectory) -> None:
+        """Return if a listing fetched just now shows nothing in a container.
+
+        Raises:
+            DirectoryNotEmptyError: It has entries, on the service or on this machine.
+            RemoteError: The service did not list it.
+        """
+        if not directory.container.is_expired:
+            await self._parts.namespace.refetch(directory)
+        if directory.children:
+            raise DirectoryNotEmptyError(f"{len(directory.children)} entries are in it")
 
     async def keep_for_openers(self, file: File) -> None:
         """Have all bytes of a file here if somebody has it open: its service copy will go.

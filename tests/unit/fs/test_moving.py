@@ -18,6 +18,7 @@ from ctrfs.errors import (
     NoSuchEntryError,
     NotADirectoryEntryError,
     NotPermittedError,
+    RemoteInvalidError,
     RemoteRefusedError,
     UnsupportedRenameError,
 )
@@ -500,3 +501,18 @@ async def test_an_open_reader_keeps_its_bytes_through_a_rename(
 
     assert await mount.read_all(handle) == b"0123456789" * 1000
     await mount.close(handle)
+
+
+async def test_a_container_that_cannot_be_created_again_leaves_both_names(
+    mount: InProcessMount, service: InProcessService, work: str
+) -> None:
+    """Promise 18."""
+    await mount.mkdir("a")
+    await mount.mkdir("b")
+    service.add_fault("create_container", "status", status=400)
+
+    with pytest.raises(RemoteInvalidError):
+        await mount.rename("a", "b")
+
+    assert await mount.names() == ["a", "b", "work"]
+    assert {row["name"] for row in service.containers()} == {"a", "b", "work"}
