@@ -44,8 +44,8 @@ class DirectoryReader:
     def read(self, handle: HandleNumber, cookie: int) -> Iterator[DirectoryEntry]:
         """Yield the entries after ``cookie``, of those there were when the reader began at 0.
 
-        What has lost its name since is passed over, and attributes are those of the moment:
-        the kernel believes them for a long time. The first two are ``.`` and ``..``, which
+        What has gone since is passed over, and what a name stands for is that of the moment:
+        the kernel believes it for a long time. The first two are ``.`` and ``..``, which
         are never remembered as lookups.
 
         Raises:
@@ -55,8 +55,7 @@ class DirectoryReader:
         if opened.parent is None:
             return self._control_entries(cookie)
         if cookie == 0:
-            opened.nodes = tuple(node for _, node in sorted(opened.parent.children.items()))
-            opened.names = tuple(node.name for node in opened.nodes)
+            opened.names = tuple(sorted(opened.parent.children))
         return self._entries(opened, opened.parent, cookie)
 
     def _entries(
@@ -66,10 +65,10 @@ class DirectoryReader:
         for index, (name, node) in enumerate(dots[cookie:], start=cookie + 1):
             yield self._line(name, node, index)
         start = max(cookie - _DOTS, 0)
-        for index in range(start, len(opened.nodes)):
-            name, node = opened.names[index], opened.nodes[index]
-            if parent.children.get(name) is node:
-                yield self._line(name, node, index + 1 + _DOTS)
+        for index in range(start, len(opened.names)):
+            present = parent.children.get(opened.names[index])
+            if present is not None:
+                yield self._line(opened.names[index], present, index + 1 + _DOTS)
 
     def _line(self, name: bytes, node: Node, cookie: int) -> DirectoryEntry:
         attributes = self._attributes_of(node)

@@ -8,7 +8,7 @@ from typing import NewType
 from ctrfs.content.open_file import OpenFile
 from ctrfs.errors import BadHandleError, TooManyOpenFilesError
 from ctrfs.fs.attributes import OpenFlags
-from ctrfs.tree.nodes import ContainerDirectory, Directory, File, InodeNumber, Parent
+from ctrfs.tree.nodes import File, InodeNumber, Parent
 
 HandleNumber = NewType("HandleNumber", int)
 
@@ -49,8 +49,7 @@ class DirectoryHandle:
     parent: Parent | None
     """None for the control directory."""
     names: tuple[bytes, ...] = ()
-    nodes: tuple[ContainerDirectory | Directory | File, ...] = ()
-    """What had each of ``names`` when the reader began."""
+    """Those there were when the reader began."""
 
 
 class HandleTable:

@@ -134,12 +134,14 @@ class Mover:
         self._parts.namespace.changed_by_us()
         for copy in copies:
             self._parts.namespace.hide(folder.owner, copy.old.id)
-            self._parts.namespace.stored(copy.file, copy.new, digest=copy.digest)
+            self._saver.stored(copy.file, copy.new, digest=copy.digest)
             copy.file.size_bytes = copy.size_bytes
             with self._parts.spared():
                 self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
                 self._parts.keep_facts(copy.file)
         await self._delete_at_once(folder.owner, [*useless, *(copy.old.id for copy in copies)])
+        for file in list(self._parts.tree.files_below(folder)):
+            await self._saver.record_again(file)
 
     async def move_container(
         self, directory: ContainerDirectory, name: bytes, *, target: ContainerDirectory | None
@@ -244,12 +246,15 @@ class Mover:
         """Store the bytes under the new name, then delete the old and the replaced."""
         old_owner, old = file.owner, file.remote
         local_path = path_in_container(file) if file.is_local_only else None
-        new_path = (*path_in_container(parent), name)
         elsewhere: list[FileId] = []
+
+        def place() -> tuple[ContainerDirectory, EntryPath]:
+            return owner_of(parent), (*path_in_container(parent), name)
+
         async with self._held(file) as open_file:
             await self._complete(file, open_file)
             async with open_file.sending() as outgoing:
-                stored = await self._saver.upload(owner_of(parent), new_path, outgoing)
+                stored = await self._saver.upload_to(place, outgoing)
                 outgoing.settle(identity_of(stored, outgoing))
                 open_file.is_resident = False
                 replaced = self._step_over(target)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from ctrfs.api.models import FileId
 from ctrfs.errors import (
     ContainerExpiredError,
+    CtrfsError,
     DirectoryNotEmptyError,
     RemoteError,
     RemoteNotFoundError,
@@ -131,6 +132,10 @@ class Remover:
             for file_id in ids:
                 self._parts.namespace.unhide(owner, file_id)
             self._take_back(file)
+            with suppress(
+                CtrfsError
+            ):  # a close meanwhile had nothing to send; recorded if it fails
+                await self._saver.save_locked(file)
             raise
         self.forget_bytes(file)
         if remote is not None:

@@ -8,7 +8,7 @@ the old bytes or the new ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -40,6 +40,8 @@ class Saver:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        # What this mount could not delete; ``unsent`` has what earlier ones left, too.
+        self._undeleted: set[tuple[ContainerId, FileId]] = set()
 
     async def save(self, file: File) -> None:
         """Return once the service (or, for local-only names, this disk) has the bytes.
@@ -113,7 +115,14 @@ class Saver:
         open_file = self._parts.store.get(file.inode)
         if open_file is not None and file.is_claimed and not file.is_removed:
             ended = ShuttingDownError("the mount ended before the file was sent")
-            await self._keep_unsent(file, open_file, digest="", error=ended)
+            error = open_file.last_error or ended
+            await self._keep_unsent(file, open_file, digest="", error=error)
+
+    async def record_again(self, file: File) -> None:
+        """Bring the record of bytes that could not be sent up to date: the file has moved."""
+        open_file = self._parts.store.get(file.inode)
+        if open_file is not None and open_file.state is FileState.FAILED:
+            await self.record_unsent(file)
 
     async def upload(
         self, owner: ContainerDirectory, path: EntryPath, outgoing: Outgoing
@@ -153,12 +162,17 @@ class Saver:
                 nursery.start_soon(self._delete, owner, file_id)
 
     async def retry_deletes(self) -> None:
-        """Try once more to delete what could not be deleted when it was replaced."""
-        for container_id, file_id in self._parts.unsent.deletes():
-            owner = self._parts.tree.container(ContainerId(container_id))
-            if owner is not None and await self._delete(owner, FileId(file_id)):
-                with self._parts.spared():
-                    self._parts.unsent.remove_delete(container_id, file_id)
+        """Try once more to delete what this mount has replaced and could not delete.
+
+        An id that is shown again has been born again, with a version that nobody replaced.
+        """
+        for container_id, file_id in list(self._undeleted):
+            owner = self._parts.tree.container(container_id)
+            if owner is None:
+                continue
+            is_hidden = self._parts.namespace.is_hidden(owner, file_id)
+            if not is_hidden or await self._delete(owner, file_id):
+                self._forget_delete(container_id, file_id)
 
     async def _delete(self, owner: ContainerDirectory, file_id: FileId) -> bool:
         """Delete one replaced file; tell whether it is gone, and record it if it is not."""
@@ -169,11 +183,18 @@ class Saver:
             log.debug("replaced file %s was gone already", file_id)
         except RemoteError as error:
             log.warning("replaced file %s could not be deleted: %s", file_id, error)
+            self._undeleted.add((container_id, file_id))
             with self._parts.spared():
                 self._parts.unsent.put_delete(container_id, file_id)
             return False
         self._parts.namespace.deleted(owner, file_id)
         return True
+
+    def _forget_delete(self, container_id: ContainerId, file_id: FileId) -> None:
+        if (container_id, file_id) in self._undeleted:
+            self._undeleted.discard((container_id, file_id))
+            with self._parts.spared():
+                self._parts.unsent.remove_delete(container_id, file_id)
 
     async def _send(self, file: File, open_file: OpenFile) -> None:
         digest = ""
@@ -188,7 +209,9 @@ class Saver:
                         self._parts.keep_facts(file)
                     self._parts.forget_unsent(file.inode)
                     return
-                stored = await self._upload_where_it_is(file, outgoing)
+                stored = await self.upload_to(
+                    lambda: (file.owner, path_in_container(file)), outgoing
+                )
                 outgoing.settle(identity_of(stored, outgoing))
                 replaced = self.bind(file, stored, outgoing)
         except CtrfsError as error:
@@ -197,16 +220,26 @@ class Saver:
         self._parts.forget_unsent(file.inode)
         await self.delete_all(file.owner, replaced)
 
-    async def _upload_where_it_is(self, file: File, outgoing: Outgoing) -> ContainerFile:
-        """Store a file at its path, again if its folder was renamed meanwhile."""
+    async def upload_to(
+        self, place: Callable[[], tuple[ContainerDirectory, EntryPath]], outgoing: Outgoing
+    ) -> ContainerFile:
+        """Store ``outgoing`` where ``place`` says, again if that has changed meanwhile.
+
+        A folder above may be renamed during the upload. Raises as ``upload``.
+        """
         while True:
-            path = path_in_container(file)
-            known = set(file.owner.files)
-            stored = await self.upload(file.owner, path, outgoing)
-            if path_in_container(file) == path:
+            owner, path = place()
+            known = set(owner.files)
+            stored = await self.upload(owner, path, outgoing)
+            if place() == (owner, path):
                 return stored
             if stored.id not in known:
-                await self.delete_all(file.owner, [stored.id])
+                await self.delete_all(owner, [stored.id])
+
+    def stored(self, file: File, stored: ContainerFile, *, digest: str) -> None:
+        """Let ``file`` be what was stored; an id that was to be deleted is alive again."""
+        self._forget_delete(stored.container_id, stored.id)
+        self._parts.namespace.stored(file, stored, digest=digest)
 
     def bind(self, file: File, stored: ContainerFile, outgoing: Outgoing) -> list[FileId]:
         """Let ``file`` be what was stored; return the ids that it replaces.
@@ -223,7 +256,7 @@ class Saver:
         if old is not None:
             with self._parts.spared():
                 self._parts.overlay.drop(file.owner.container.id, old.id)
-        self._parts.namespace.stored(file, stored, digest=outgoing.digest)
+        self.stored(file, stored, digest=outgoing.digest)
         file.size_bytes = outgoing.size_bytes
         with self._parts.spared():
             self._parts.keep_facts(file)

@@ -190,15 +190,21 @@ class Namespace:
 
     def hide(self, owner: ContainerDirectory, file_id: FileId) -> None:
         """Hide a stored file that is going to be deleted, also from listings that have it."""
-        self._own(owner).remove(file_id, now_s=self._clock.monotonic_s())
+        shown = owner.files.get(file_id)
+        row = None if shown is None else shown.remote
+        self._own(owner).remove(file_id, row=row, now_s=self._clock.monotonic_s())
 
     def deleted(self, owner: ContainerDirectory, file_id: FileId) -> None:
         """Take note that the service has deleted a hidden file."""
         self._own(owner).confirm_removed(file_id, now_s=self._clock.monotonic_s())
 
+    def is_hidden(self, owner: ContainerDirectory, file_id: FileId) -> bool:
+        """Tell whether a stored file is not shown because it is going to be deleted."""
+        return self._own(owner).is_removed(file_id)
+
     def is_known(self, owner: ContainerDirectory, file_id: FileId) -> bool:
         """Tell whether a stored file is shown, or hidden because it is going to be deleted."""
-        return file_id in owner.files or self._own(owner).is_removed(file_id)
+        return file_id in owner.files or self.is_hidden(owner, file_id)
 
     def unhide(self, owner: ContainerDirectory, file_id: FileId) -> None:
         """Show a stored file again that could not be deleted."""

@@ -31,7 +31,9 @@ class _Removed(Generic[Row]):
     deleted_s: float | None
     """When the service confirmed; None while it has not, and then the row stays hidden."""
     added: _Added[Row] | None
-    """What was known of the row before, for when the service refuses."""
+    """That the row was ours and not yet listed, for when the service refuses."""
+    row: Row | None
+    """The version that is to go, where it is known: an id may be born again with another."""
 
 
 class OwnWrites(Generic[Row]):
@@ -49,16 +51,18 @@ class OwnWrites(Generic[Row]):
         self._removed.pop(row.id, None)
         self._added[row.id] = _Added(row, now_s)
 
-    def remove(self, row_id: str, *, now_s: float) -> None:
+    def remove(self, row_id: str, *, row: Row | None = None, now_s: float) -> None:
         """Hide a row that we are going to delete, until the deletion is confirmed or refused."""
         if row_id not in self._removed:
-            self._removed[row_id] = _Removed(now_s, None, self._added.pop(row_id, None))
+            added = self._added.pop(row_id, None)
+            known = row if added is None else added.row
+            self._removed[row_id] = _Removed(now_s, None, added, known)
 
     def confirm_removed(self, row_id: str, *, now_s: float) -> None:
         """Say that the service has deleted a hidden row; its listings may still have it."""
         removed = self._removed.get(row_id)
         if removed is not None:
-            self._removed[row_id] = _Removed(removed.at_s, now_s, None)
+            self._removed[row_id] = _Removed(removed.at_s, now_s, None, removed.row)
 
     def unremove(self, row_id: str) -> None:
         """Show a row again: the service refused to delete it."""
@@ -100,5 +104,14 @@ class OwnWrites(Generic[Row]):
             settled = removed.deleted_s < started_s and row_id not in listed
             if settled or now_s - removed.deleted_s > REMOVED_KEPT_S:
                 del self._removed[row_id]
+        for row in rows:
+            removed_here = self._removed.get(row.id)
+            if removed_here is not None and _is_reborn(removed_here.row, row):
+                del self._removed[row.id]
         shown = [row for row in rows if row.id not in self._removed]
         return shown + [added.row for added in self._added.values()]
+
+
+def _is_reborn(removed: Row | None, listed: Row) -> bool:
+    """Tell whether an id that is to go has come to stand for something newer."""
+    return removed is not None and removed.created_at_s != listed.created_at_s

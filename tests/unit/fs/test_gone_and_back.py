@@ -33,6 +33,11 @@ def deny_one_listing(service: InProcessService) -> None:
     service.add_fault("list_files", "status", status=404, count=1)
 
 
+def spooled(state: Path) -> list[str]:
+    """Return the names of the spool files of a state directory."""
+    return [path.name for path in state.rglob("*") if path.is_file() and "spool" in path.parts]
+
+
 @contextmanager
 def database_held(state: Path) -> Iterator[None]:
     """Let nothing be recorded in the state directory inside the block."""
@@ -132,6 +137,26 @@ async def test_one_denied_listing_leaves_unsent_bytes_to_be_sent(
     assert await mount.fs.drain() == 0
     assert stored(service, "work") == {"a.txt": b"unsent"}
     assert mount.parts.unsent.rows() == []
+
+
+async def test_a_container_that_is_gone_for_good_takes_no_bytes_of_this_machine_along(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Promise 22: a backup may be the last copy of what the container held."""
+    async with mounted(service, state) as mount:
+        await mount.write_file("work/a.txt~", b"kept here")
+        service.delete_container(work)
+        await trio.sleep(TTL_PASSED_S)
+
+        assert await mount.names() == []
+        assert [row.path for row in mount.parts.local.all_files()] == [b"a.txt~"]
+    assert len(spooled(state)) == 1
+    async with mounted(service, state) as mount:
+        assert [row.size_bytes for row in mount.parts.local.all_files()] == [9]
+    assert len(spooled(state)) == 1
 
 
 # -- changes made elsewhere ----------------------------------------------------------------
@@ -442,4 +467,24 @@ async def test_readdir_goes_on_with_present_attributes_and_without_dead_names(
 
     rest = list(mount.fs.readdir(handle, dotdot.next_cookie))
     assert [(entry.name, entry.attributes.size_bytes) for entry in rest] == [(b"a", 6), (b"c", 1)]
+    mount.fs.releasedir(handle)
+
+
+async def test_readdir_goes_on_with_the_names_whose_files_were_replaced(
+    mount: InProcessMount, service: InProcessService, work: str
+) -> None:
+    """A name that was there all the time must be shown, whoever has it now."""
+    replaced = service.plant(work, "/mnt/data/a", b"1")
+    service.plant(work, "/mnt/data/b", b"1")
+    handle = await mount.fs.opendir((await mount.stat("work")).inode)
+    _, dotdot = list(mount.fs.readdir(handle, 0))[:2]
+
+    service.delete_file(work, replaced)
+    service.plant(work, "/mnt/data/a", b"22")
+    await mount.refresh("work")
+    await mount.write_file("work/.b~", b"333")
+    await mount.rename("work/.b~", "work/b")
+
+    rest = list(mount.fs.readdir(handle, dotdot.next_cookie))
+    assert [(entry.name, entry.attributes.size_bytes) for entry in rest] == [(b"a", 2), (b"b", 3)]
     mount.fs.releasedir(handle)

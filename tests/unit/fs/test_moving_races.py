@@ -9,7 +9,7 @@ from tests.support.in_process import WRITE, InProcessMount
 from tests.support.service import InProcessService
 from tests.support.trees import stored
 
-from ctrfs.errors import RemoteInvalidError
+from ctrfs.errors import RemoteInvalidError, RemoteRefusedError
 
 ROUND_TRIP_S = 1.0
 LATE_S = 10.0
@@ -145,3 +145,26 @@ async def test_a_moved_folder_that_a_listing_shows_before_it_has_moved_is_one_fo
     await mount.refresh("work")
     assert await mount.walk("work") == moved
     assert stored(service, "work") == {"e/a": b"1", "e/b": b"2"}
+
+
+async def test_an_unsent_file_renamed_in_a_moving_folder_is_stored_in_the_new_place(
+    mount: InProcessMount,
+    service: InProcessService,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its rename sends it, under the path that it had when that began."""
+    await mount.mkdir("work/d")
+    service.add_fault("create_file", "status", status=403)
+    with pytest.raises(RemoteRefusedError):
+        await mount.write_file("work/d/a", b"unsent")
+    service.clear_faults()
+    service.add_fault("create_file", "delay", seconds=LATE_S, nth=1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.rename, "work/d/a", "work/d/b")
+        await trio.sleep(LATE_S / 2)
+        await mount.rename("work/d", "work/e")
+
+    assert stored(service, "work") == {"e/b": b"unsent"}
+    await mount.refresh("work")
+    assert await mount.walk("work") == {"work/e": None, "work/e/b": b"unsent"}

@@ -158,7 +158,7 @@ async def test_a_write_while_an_unlink_fails_is_sent_by_the_close(
     handle = await mount.open("work/log", WRITE)
     await mount.read_all(handle)
     service.transport.round_trip_s = ROUND_TRIP_S
-    service.add_fault("delete_file", "status", status=403)
+    service.add_fault("delete_file", "status", status=403, count=1)
 
     async def unlink() -> None:
         with pytest.raises(RemoteRefusedError):
@@ -170,6 +170,33 @@ async def test_a_write_while_an_unlink_fails_is_sent_by_the_close(
         await mount.fs.write(handle, 4, b"two\n")
     service.clear_faults()
     await mount.close(handle)
+
+    assert stored(service, "work") == {"log": b"one\ntwo\n"}
+    assert await mount.walk("work") == {"work/log": b"one\ntwo\n"}
+
+
+async def test_a_close_during_an_unlink_that_fails_leaves_nothing_unsent(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Promise 12: nobody but the unlink is left to send what the close has acknowledged."""
+    service.upload(work, "log", b"one\n")
+    handle = await mount.open("work/log", WRITE)
+    await mount.read_all(handle)
+    service.transport.round_trip_s = ROUND_TRIP_S
+    service.add_fault("delete_file", "status", status=403, count=1)
+
+    async def unlink() -> None:
+        with pytest.raises(RemoteRefusedError):
+            await mount.unlink("work/log")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(unlink)
+        await trio.sleep(HALFWAY_S)
+        await mount.fs.write(handle, 4, b"two\n")
+        await mount.close(handle)
 
     assert stored(service, "work") == {"log": b"one\ntwo\n"}
     assert await mount.walk("work") == {"work/log": b"one\ntwo\n"}
