@@ -45,7 +45,9 @@ from ctrfs.fs.handles import (
     HandleNumber,
     OpenedFile,
 )
+from ctrfs.fs.holding import Holder
 from ctrfs.fs.moving import Mover, check_rename
+from ctrfs.fs.moving_folders import FolderMover
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.saving import Saver
@@ -98,10 +100,12 @@ class FileSystem:
         self._reader = DirectoryReader(parts, control, attributes_of=self._attributes)
         self._saver = Saver(parts)
         self._remover = Remover(parts, self._saver)
-        self._mover = Mover(parts, self._saver, self._remover)
+        holder = Holder(parts)
+        self._mover = Mover(parts, self._saver, self._remover, holder)
+        self._folder_mover = FolderMover(parts, self._saver, holder)
         self._creator = Creator(parts)
         self._files = Files(
-            parts, self._saver, on_pages_stale=on_pages_stale, holds_open=holds_open
+            parts, self._saver, holder, on_pages_stale=on_pages_stale, holds_open=holds_open
         )
         self._extended = ExtendedAttributes(parts)
 
@@ -273,7 +277,7 @@ class FileSystem:
                 self._parts.tree.note_alias(node, old_name)
             assert not isinstance(target, ContainerDirectory)
             if isinstance(node, Directory):
-                await self._mover.move_folder(node, destination, new_name, target=target)
+                await self._folder_mover.move_folder(node, destination, new_name, target=target)
             else:
                 await self._mover.move_file(node, destination, new_name, target=target)
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ctrfs.content.open_file import FileState, OpenFile
-from ctrfs.errors import ContentError, CtrfsError, NoSuchEntryError, StaleHandleError
+from ctrfs.errors import ContentError, CtrfsError, StaleHandleError
 from ctrfs.fs.attributes import OpenFlags
 from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile
-from ctrfs.fs.parts import Parts, identity_of_remote
+from ctrfs.fs.holding import Holder
+from ctrfs.fs.parts import Parts
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.nodes import File, InodeNumber, path_from_root
 
@@ -24,12 +25,14 @@ class Files:
         self,
         parts: Parts,
         saver: Saver,
+        holder: Holder,
         *,
         on_pages_stale: Callable[[InodeNumber], None],
         holds_open: Callable[[int, bytes], bool],
     ) -> None:
         self._parts = parts
         self._saver = saver
+        self._holder = holder
         self._on_pages_stale = on_pages_stale
         self._holds_open = holds_open
 
@@ -45,7 +48,7 @@ class Files:
         self._parts.handles.check_room()
         if flags.can_write or flags.truncate:
             self._check_changeable(file)
-        open_file = self._hold(file)
+        open_file = self._holder.take(file)
         is_length_new = False
         try:
             if flags.truncate:
@@ -106,7 +109,7 @@ class Files:
             opened = self._parts.handles.writable(handle)
             await self._truncate_held(file, opened.open_file, size)
             return
-        open_file = self._hold(file)
+        open_file = self._holder.take(file)
         try:
             await self._truncate_held(file, open_file, size)
             await self._saver.save(file)
@@ -169,17 +172,6 @@ class Files:
             folder = file.parent or file.owner
             self._parts.check_changeable(folder)
             self._parts.check_takes_files(folder)
-
-    def _hold(self, file: File) -> OpenFile:
-        """Take a reference to a file's bytes, whether anybody has it open or not."""
-        open_file = self._parts.store.get(file.inode)
-        if open_file is not None:
-            self._parts.store.retain(file.inode)
-            return open_file
-        identity = identity_of_remote(file)
-        if identity is None:
-            raise NoSuchEntryError("the bytes of this file are gone")
-        return self._parts.store.open(file.inode, identity)
 
     @contextmanager
     def _changing(self, file: File, open_file: OpenFile) -> Iterator[None]:

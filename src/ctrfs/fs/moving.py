@@ -8,34 +8,23 @@ its name here.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
 
-import trio
-
-from ctrfs.api.models import ContainerFile, ContainerId, ContainerRequest, FileId
-from ctrfs.content.open_file import OpenFile
+from ctrfs.api.models import ContainerId, ContainerRequest, FileId
 from ctrfs.errors import (
     ContainerExpiredError,
     CrossContainerError,
     CtrfsError,
-    DirectoryNotEmptyError,
     EntryExistsError,
     IsADirectoryEntryError,
-    NoSuchEntryError,
-    NotADirectoryEntryError,
     NotPermittedError,
     RemoteError,
     RemoteNotFoundError,
-    StaleHandleError,
-    UnsupportedRenameError,
 )
-from ctrfs.fs.parts import Parts, identity_of_remote
+from ctrfs.fs.holding import Holder
+from ctrfs.fs.parts import Parts
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.saving import Saver, identity_of
-from ctrfs.tree.making import folder_key
 from ctrfs.tree.names import container_name_from_entry
 from ctrfs.tree.nodes import (
     ContainerDirectory,
@@ -51,30 +40,15 @@ from ctrfs.tree.nodes import (
 
 log = logging.getLogger(__name__)
 
-# Files of a folder that are sent again at once: the service takes a second for each.
-FILES_AT_ONCE: Final = 8
-# How often a folder is looked over again for files that changed while it was moved.
-ROUNDS_MAX: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """A file of a moving folder, stored again where it will be."""
-
-    file: File
-    old: ContainerFile
-    new: ContainerFile
-    digest: str
-    size_bytes: int
-
 
 class Mover:
     """Rename; the caller holds the locks of both directories."""
 
-    def __init__(self, parts: Parts, saver: Saver, remover: Remover) -> None:
+    def __init__(self, parts: Parts, saver: Saver, remover: Remover, holder: Holder) -> None:
         self._parts = parts
         self._saver = saver
         self._remover = remover
+        self._holder = holder
 
     async def move_file(
         self, file: File, parent: Folder, name: bytes, *, target: File | Directory | None
@@ -99,49 +73,6 @@ class Mover:
                     self._rename_only(file, parent, name, target)
                 else:
                     await self._store_again(file, parent, name, target)
-
-    async def move_folder(
-        self, folder: Directory, parent: Folder, name: bytes, *, target: File | Directory | None
-    ) -> None:
-        """Give ``folder`` and all in it another place in the same container.
-
-        All files are stored at their new paths first; then the folder moves in one step; then
-        the old files are deleted. If a file cannot be stored, the new ones are deleted again.
-
-        Raises:
-            CrossContainerError: Another container, or more files than ``rename_dir_limit``.
-            UnsupportedRenameError: Into itself.
-            NotADirectoryEntryError: ``target`` is a file.
-            DirectoryNotEmptyError: ``target`` has entries.
-            RemoteError: The service did not take a file again; nothing has changed.
-        """
-        if isinstance(target, File):
-            raise NotADirectoryEntryError("a file has that name")
-        if owner_of(parent) is not folder.owner:
-            raise CrossContainerError("a folder is copied to another container, not moved")
-        step: Parent | None = parent
-        while step is not None:
-            if step is folder:
-                raise UnsupportedRenameError("a folder cannot go into itself")
-            step = step.parent
-        if target is not None and target.children:
-            raise DirectoryNotEmptyError("the folder of that name has entries")
-        new_path = (*path_in_container(parent), name)
-        copies, useless = await self._copy_all(folder, new_path)
-        for copy in copies:
-            self._forget_double(folder.owner, copy.new, copy.file)
-        self._move_folder_here(folder, parent, name, target)
-        self._parts.namespace.changed_by_us()
-        for copy in copies:
-            self._parts.namespace.hide(folder.owner, copy.old.id)
-            self._saver.stored(copy.file, copy.new, digest=copy.digest)
-            copy.file.size_bytes = copy.size_bytes
-            with self._parts.spared():
-                self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
-                self._parts.keep_facts(copy.file)
-        await self._delete_at_once(folder.owner, [*useless, *(copy.old.id for copy in copies)])
-        for file in list(self._parts.tree.files_below(folder)):
-            await self._saver.record_again(file)
 
     async def move_container(
         self, directory: ContainerDirectory, name: bytes, *, target: ContainerDirectory | None
@@ -197,10 +128,10 @@ class Mover:
     ) -> None:
         """The new name never leaves this machine: keep the bytes here, delete them there."""
         new_path = (*path_in_container(parent), name)
-        async with self._held(file) as open_file:
+        async with self._holder.held(file) as open_file:
             was_resident = open_file.is_resident
             try:
-                await self._complete(file, open_file)
+                await self._holder.complete(file, open_file)
                 await self._saver.keep_local(file, open_file, owner=owner_of(parent), path=new_path)
             except CtrfsError:
                 open_file.is_resident = was_resident
@@ -251,8 +182,8 @@ class Mover:
         def place() -> tuple[ContainerDirectory, EntryPath]:
             return owner_of(parent), (*path_in_container(parent), name)
 
-        async with self._held(file) as open_file:
-            await self._complete(file, open_file)
+        async with self._holder.held(file) as open_file:
+            await self._holder.complete(file, open_file)
             async with open_file.sending() as outgoing:
                 stored = await self._saver.upload_to(place, outgoing)
                 outgoing.settle(identity_of(stored, outgoing))
@@ -262,7 +193,7 @@ class Mover:
                     elsewhere = [*file.replaces, *([old.id] if old is not None else [])]
                     file.replaces = ()
                     self._parts.tree.unbind(file)
-                self._forget_double(owner_of(parent), stored, file)
+                self._parts.tree.forget_double(owner_of(parent), stored, file)
                 self._place(file, parent, name)
                 file.is_local_only = False
                 file.replaces = (*file.replaces, *replaced)
@@ -278,136 +209,10 @@ class Mover:
         await self._saver.delete_all(old_owner, elsewhere)
         await self._saver.delete_all(file.owner, gone)
 
-    async def _complete(self, file: File, open_file: OpenFile) -> None:
-        """Have all bytes here.
-
-        Raises:
-            NoSuchEntryError: The service denies the file; its listing is fetched anew.
-        """
-        try:
-            await open_file.complete()
-        except StaleHandleError as error:
-            self._parts.namespace.suspect(file)
-            raise NoSuchEntryError(str(error)) from error
-
-    async def _copy_all(
-        self, folder: Directory, new_path: EntryPath
-    ) -> tuple[list[_Copy], list[FileId]]:
-        """Store every file of ``folder`` again, until none has changed meanwhile.
-
-        Returns the copies that count, and the ids of those that do not any more. Files that
-        are being written are left out: their own save will find them at the new path.
-        """
-        done: dict[File, _Copy] = {}
-        useless: list[FileId] = []
-        failures: list[CtrfsError] = []
-        for _round in range(ROUNDS_MAX):
-            todo = [
-                file
-                for file in self._parts.tree.files_below(folder)
-                if file.remote is not None and not file.is_claimed
-                and (file not in done or done[file].old != file.remote)
-            ]  # fmt: skip
-            if len(todo) > self._parts.config.rename_dir_limit:
-                raise CrossContainerError(f"{len(todo)} files are in it: copied, not moved")
-            if not todo:
-                there = set(self._parts.tree.files_below(folder))
-                counting = [
-                    copy
-                    for file, copy in done.items()
-                    if file in there and not file.is_claimed and file.remote == copy.old
-                ]
-                useless += [copy.new.id for copy in done.values() if copy not in counting]
-                return counting, useless
-            useless += [done.pop(file).new.id for file in todo if file in done]
-            limiter = trio.CapacityLimiter(FILES_AT_ONCE)
-            async with trio.open_nursery() as nursery:
-                for file in todo:
-                    nursery.start_soon(
-                        self._copy_one, file, folder, new_path, (done, failures, limiter)
-                    )
-            if failures:
-                break
-        await self._delete_at_once(
-            folder.owner, [*useless, *(copy.new.id for copy in done.values())]
-        )
-        raise failures[0] if failures else CrossContainerError("files in it keep changing")
-
-    async def _copy_one(
-        self,
-        file: File,
-        folder: Directory,
-        new_path: EntryPath,
-        shared: tuple[dict[File, _Copy], list[CtrfsError], trio.CapacityLimiter],
-    ) -> None:
-        done, failures, limiter = shared
-        async with limiter, self._parts.file_locks.hold(file.inode):
-            old = file.remote
-            if failures or old is None or file.is_claimed or file.parent is None:
-                return
-            inner = path_in_container(file)[len(path_in_container(folder)) :]
-            try:
-                async with self._held(file) as open_file:
-                    await self._complete(file, open_file)
-                    async with open_file.sending() as outgoing:
-                        new = await self._saver.upload(folder.owner, (*new_path, *inner), outgoing)
-                        outgoing.settle(identity_of(new, outgoing))
-                        self._parts.namespace.hide(folder.owner, new.id)
-                        done[file] = _Copy(file, old, new, outgoing.digest, outgoing.size_bytes)
-            except CtrfsError as error:
-                failures.append(error)
-
-    def _forget_double(self, owner: ContainerDirectory, stored: ContainerFile, file: File) -> None:
-        """Drop the entry that a listing has made of what we stored, before we bind it."""
-        double = owner.files.get(stored.id)
-        if double is not None and double is not file:
-            self._parts.tree.take_name(double)
-
     def _forget_local(self, owner: ContainerDirectory, path: EntryPath | None) -> None:
         if path is not None:
             with self._parts.spared():
                 self._parts.local.remove_file(owner.container.id, b"/".join(path))
-
-    def _move_folder_here(
-        self, folder: Directory, parent: Folder, name: bytes, target: Directory | None
-    ) -> None:
-        """Move the node and all that this machine keeps of it; one step."""
-        container_id = folder.owner.container.id
-        old_parent = folder.parent
-        assert old_parent is not None
-        old_path = path_in_container(folder)
-        inner = [()] + [
-            path_in_container(below)[len(old_path) :]
-            for below in self._parts.tree.folders_below(folder)
-        ]
-        if target is not None and target.parent is not None:
-            self._parts.tree.remove_folder(target)
-        self._parts.tree.place(folder, parent, name)
-        new_path = path_in_container(folder)
-        with self._parts.spared():
-            self._parts.local.rename_folder(container_id, b"/".join(old_path), b"/".join(new_path))
-            self._parts.tree.keep_folder(old_parent)
-            self._parts.tree.keep_folder(folder)
-            for path in inner:
-                self._parts.overlay.move(
-                    container_id, folder_key((*old_path, *path)), folder_key((*new_path, *path))
-                )
-        self._parts.touch(old_parent, parent)
-
-    @asynccontextmanager
-    async def _held(self, file: File) -> AsyncIterator[OpenFile]:
-        """Have the file open for the time of the block."""
-        open_file = self._parts.store.get(file.inode)
-        if open_file is None:
-            identity = identity_of_remote(file)
-            assert identity is not None
-            open_file = self._parts.store.open(file.inode, identity)
-        else:
-            self._parts.store.retain(file.inode)
-        try:
-            yield open_file
-        finally:
-            self._parts.store.release(file.inode)
 
     def _place(self, file: File, parent: Folder, name: bytes) -> None:
         old_parent = file.parent
@@ -429,10 +234,6 @@ class Mover:
         if target.is_local_only:
             self._forget_local(target.owner, target.former_path)
         self._remover.forget_bytes(target)
-
-    async def _delete_at_once(self, owner: ContainerDirectory, ids: Sequence[FileId]) -> None:
-        for start in range(0, len(ids), FILES_AT_ONCE):
-            await self._saver.delete_all(owner, ids[start : start + FILES_AT_ONCE])
 
 
 def check_rename(

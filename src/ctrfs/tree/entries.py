@@ -217,13 +217,17 @@ class EntryTree(ContainerTree):
                 del node.owner.files[node.remote.id]
             node.owner = owner_of(parent)
 
-    def bind(self, file: File, remote: ContainerFile, *, digest: str | None) -> None:
-        """Let ``file`` be what the service stored as ``remote``; one step, same inode."""
-        owner = file.owner
-        double = owner.files.get(remote.id)
+    def forget_double(self, owner: ContainerDirectory, stored: ContainerFile, file: File) -> None:
+        """Drop the entry that a listing has made of what we stored, before ``file`` is it."""
+        double = owner.files.get(stored.id)
         if double is not None and double is not file:
             self._changed_name(double)
             self.take_name(double)
+
+    def bind(self, file: File, remote: ContainerFile, *, digest: str | None) -> None:
+        """Let ``file`` be what the service stored as ``remote``; one step, same inode."""
+        owner = file.owner
+        self.forget_double(owner, remote, file)
         if file.remote is not None and owner.files.get(file.remote.id) is file:
             del owner.files[file.remote.id]
         file.remote = remote

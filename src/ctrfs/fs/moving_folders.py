@@ -1,0 +1,201 @@
+"""Rename of a folder: all its files stored again, then one step, then the old ones deleted.
+
+The service knows folders only by the paths of files. Files that are being written while the
+folder moves are left out: their own save finds them at their new path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ctrfs.api.models import ContainerFile, FileId
+from ctrfs.errors import (
+    CrossContainerError,
+    CtrfsError,
+    DirectoryNotEmptyError,
+    NotADirectoryEntryError,
+    UnsupportedRenameError,
+)
+from ctrfs.fs.holding import Holder
+from ctrfs.fs.parts import Parts
+from ctrfs.fs.saving import Saver, identity_of
+from ctrfs.tree.making import folder_key
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    Directory,
+    EntryPath,
+    File,
+    Folder,
+    Parent,
+    owner_of,
+    path_in_container,
+)
+
+# Files of a folder that are sent again at once: the service takes a second for each.
+FILES_AT_ONCE: Final = 8
+# How often a folder is looked over again for files that changed while it was moved.
+ROUNDS_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A file of a moving folder, stored again where it will be."""
+
+    file: File
+    old: ContainerFile
+    new: ContainerFile
+    digest: str
+    size_bytes: int
+
+
+class FolderMover:
+    """Rename of folders; the caller holds the locks of both directories."""
+
+    def __init__(self, parts: Parts, saver: Saver, holder: Holder) -> None:
+        self._parts = parts
+        self._saver = saver
+        self._holder = holder
+
+    async def move_folder(
+        self, folder: Directory, parent: Folder, name: bytes, *, target: File | Directory | None
+    ) -> None:
+        """Give ``folder`` and all in it another place in the same container.
+
+        All files are stored at their new paths first; then the folder moves in one step; then
+        the old files are deleted. If a file cannot be stored, the new ones are deleted again.
+
+        Raises:
+            CrossContainerError: Another container, or more files than ``rename_dir_limit``.
+            UnsupportedRenameError: Into itself.
+            NotADirectoryEntryError: ``target`` is a file.
+            DirectoryNotEmptyError: ``target`` has entries.
+            RemoteError: The service did not take a file again; nothing has changed.
+        """
+        if isinstance(target, File):
+            raise NotADirectoryEntryError("a file has that name")
+        if owner_of(parent) is not folder.owner:
+            raise CrossContainerError("a folder is copied to another container, not moved")
+        step: Parent | None = parent
+        while step is not None:
+            if step is folder:
+                raise UnsupportedRenameError("a folder cannot go into itself")
+            step = step.parent
+        if target is not None and target.children:
+            raise DirectoryNotEmptyError("the folder of that name has entries")
+        new_path = (*path_in_container(parent), name)
+        copies, useless = await self._copy_all(folder, new_path)
+        for copy in copies:
+            self._parts.tree.forget_double(folder.owner, copy.new, copy.file)
+        self._move_folder_here(folder, parent, name, target)
+        self._parts.namespace.changed_by_us()
+        for copy in copies:
+            self._parts.namespace.hide(folder.owner, copy.old.id)
+            self._saver.stored(copy.file, copy.new, digest=copy.digest)
+            copy.file.size_bytes = copy.size_bytes
+            with self._parts.spared():
+                self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
+                self._parts.keep_facts(copy.file)
+        await self._delete_at_once(folder.owner, [*useless, *(copy.old.id for copy in copies)])
+        for file in list(self._parts.tree.files_below(folder)):
+            await self._saver.record_again(file)
+
+    async def _copy_all(
+        self, folder: Directory, new_path: EntryPath
+    ) -> tuple[list[_Copy], list[FileId]]:
+        """Store every file of ``folder`` again, until none has changed meanwhile.
+
+        Returns the copies that count, and the ids of those that do not any more. Files that
+        are being written are left out: their own save will find them at the new path.
+        """
+        done: dict[File, _Copy] = {}
+        useless: list[FileId] = []
+        failures: list[CtrfsError] = []
+        for _round in range(ROUNDS_MAX):
+            todo = [
+                file
+                for file in self._parts.tree.files_below(folder)
+                if file.remote is not None and not file.is_claimed
+                and (file not in done or done[file].old != file.remote)
+            ]  # fmt: skip
+            if len(todo) > self._parts.config.rename_dir_limit:
+                raise CrossContainerError(f"{len(todo)} files are in it: copied, not moved")
+            if not todo:
+                there = set(self._parts.tree.files_below(folder))
+                counting = [
+                    copy
+                    for file, copy in done.items()
+                    if file in there and not file.is_claimed and file.remote == copy.old
+                ]
+                useless += [copy.new.id for copy in done.values() if copy not in counting]
+                return counting, useless
+            useless += [done.pop(file).new.id for file in todo if file in done]
+            limiter = trio.CapacityLimiter(FILES_AT_ONCE)
+            async with trio.open_nursery() as nursery:
+                for file in todo:
+                    nursery.start_soon(
+                        self._copy_one, file, folder, new_path, (done, failures, limiter)
+                    )
+            if failures:
+                break
+        await self._delete_at_once(
+            folder.owner, [*useless, *(copy.new.id for copy in done.values())]
+        )
+        raise failures[0] if failures else CrossContainerError("files in it keep changing")
+
+    async def _copy_one(
+        self,
+        file: File,
+        folder: Directory,
+        new_path: EntryPath,
+        shared: tuple[dict[File, _Copy], list[CtrfsError], trio.CapacityLimiter],
+    ) -> None:
+        done, failures, limiter = shared
+        async with limiter, self._parts.file_locks.hold(file.inode):
+            old = file.remote
+            if failures or old is None or file.is_claimed or file.parent is None:
+                return
+            inner = path_in_container(file)[len(path_in_container(folder)) :]
+            try:
+                async with self._holder.held(file) as open_file:
+                    await self._holder.complete(file, open_file)
+                    async with open_file.sending() as outgoing:
+                        new = await self._saver.upload(folder.owner, (*new_path, *inner), outgoing)
+                        outgoing.settle(identity_of(new, outgoing))
+                        self._parts.namespace.hide(folder.owner, new.id)
+                        done[file] = _Copy(file, old, new, outgoing.digest, outgoing.size_bytes)
+            except CtrfsError as error:
+                failures.append(error)
+
+    def _move_folder_here(
+        self, folder: Directory, parent: Folder, name: bytes, target: Directory | None
+    ) -> None:
+        """Move the node and all that this machine keeps of it; one step."""
+        container_id = folder.owner.container.id
+        old_parent = folder.parent
+        assert old_parent is not None
+        old_path = path_in_container(folder)
+        inner = [()] + [
+            path_in_container(below)[len(old_path) :]
+            for below in self._parts.tree.folders_below(folder)
+        ]
+        if target is not None and target.parent is not None:
+            self._parts.tree.remove_folder(target)
+        self._parts.tree.place(folder, parent, name)
+        new_path = path_in_container(folder)
+        with self._parts.spared():
+            self._parts.local.rename_folder(container_id, b"/".join(old_path), b"/".join(new_path))
+            self._parts.tree.keep_folder(old_parent)
+            self._parts.tree.keep_folder(folder)
+            for path in inner:
+                self._parts.overlay.move(
+                    container_id, folder_key((*old_path, *path)), folder_key((*new_path, *path))
+                )
+        self._parts.touch(old_parent, parent)
+
+    async def _delete_at_once(self, owner: ContainerDirectory, ids: Sequence[FileId]) -> None:
+        for start in range(0, len(ids), FILES_AT_ONCE):
+            await self._saver.delete_all(owner, ids[start : start + FILES_AT_ONCE])
