@@ -1,8 +1,8 @@
 """Rename, on a service that has none: stored again under the new name, then deleted.
 
 In every case the new name is on the service before the old one goes, and what stood at the
-new name goes last. A file with unsent bytes, or one that lives on this machine, only changes
-its name here.
+new name goes last. A file that is being written only changes its name here: its flush will
+store it there. One whose new name never leaves this machine is kept here, then deleted there.
 """
 
 from __future__ import annotations
