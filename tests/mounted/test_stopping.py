@@ -41,3 +41,23 @@ def test_bytes_that_cannot_be_sent_before_the_deadline_outlive_the_mount(
     assert (row["container"], row["path"], row["bytes"]) == ("work", "a.txt", 8)
     assert Path(row["local"]).read_bytes() == b"precious"
     mount.stop(may_leave_bytes=True)
+
+
+def test_a_signal_while_the_last_bytes_are_being_sent_does_not_cut_them_off(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service, options=("drain_timeout=15",))
+    (mount.point / "work").mkdir()
+    service.add_fault("create_file", "status", status=400, count=1)
+    with pytest.raises(OSError, match="Invalid argument"):
+        (mount.point / "work" / "a.txt").write_bytes(b"precious")
+    service.add_fault("create_file", "delay", seconds=3)
+    daemon = mount.pid
+    subprocess.run(["umount", mount.point], check=True, timeout=20)
+    pause(1)
+
+    os.kill(daemon, signal.SIGTERM)
+    mount.stop()
+
+    (row,) = service.files(str(service.containers()[0]["id"]))
+    assert str(row["path"]).endswith("-a.txt")

@@ -119,8 +119,15 @@ class ContentStore:
         file.references -= 1
         self._retire_if_idle(file)
 
-    def discard(self, inode: InodeNumber) -> None:
-        """Let the bytes of an unlinked file go: at the last release, now if nobody holds it."""
+    def discard(self, inode: InodeNumber, identity: ContentIdentity | None = None) -> None:
+        """Let the bytes of an unlinked file go: at the last release, now if nobody holds it.
+
+        Args:
+            inode: Whose bytes.
+            identity: What the service called them, for the copy in the cache.
+        """
+        if identity is not None:
+            self._cache.drop(identity.key)
         if inode in self._files:
             self._discarded.add(inode)
             self._retire_if_idle(self._files[inode])
@@ -132,6 +139,10 @@ class ContentStore:
             for inode, file in self._files.items()
             if file.is_unsent and not file.is_resident and inode not in self._discarded
         ]
+
+    def resident_inodes(self) -> list[InodeNumber]:
+        """Return the files that stay on this machine though nobody will send them."""
+        return [inode for inode, file in self._files.items() if file.is_resident]
 
     def check_invariants(self) -> None:
         """Raise AssertionError if something is kept without a reason, or the other way round."""

@@ -385,7 +385,8 @@ class FileSystem:
         Waits for the service as long as it takes: the caller sets the deadline.
         """
         async with trio.open_nursery() as nursery:
-            for inode in self._parts.store.unsent_inodes():
+            store = self._parts.store
+            for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
                 nursery.start_soon(self._drain_one, inode)
         await self._saver.retry_deletes()
         return self.unsent_count()

@@ -122,7 +122,10 @@ class FolderMover:
                 and (file not in done or done[file].old != file.remote)
             ]  # fmt: skip
             if len(todo) > self._parts.config.rename_dir_limit:
-                raise CrossContainerError(f"{len(todo)} files are in it: copied, not moved")
+                failures.append(
+                    CrossContainerError(f"{len(todo)} files are in it: copied, not moved")
+                )
+                break
             if not todo:
                 there = set(self._parts.tree.files_below(folder))
                 counting = [

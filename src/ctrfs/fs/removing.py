@@ -13,7 +13,7 @@ from ctrfs.errors import (
     RemoteNotFoundError,
     StaleHandleError,
 )
-from ctrfs.fs.parts import Parts
+from ctrfs.fs.parts import Parts, identity_of_remote
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.making import folder_key
 from ctrfs.tree.nodes import (
@@ -108,7 +108,7 @@ class Remover:
         file.is_removed = True
         file.is_claimed = False
         self._parts.forget_unsent(file.inode)
-        self._parts.store.discard(file.inode)
+        self._parts.store.discard(file.inode, identity_of_remote(file))
 
     async def remove_locked(self, file: File) -> None:
         """Do what ``remove_file`` does, for a caller that holds the file's lock."""

@@ -72,8 +72,11 @@ class KernelSession:
         self._is_serving = False
 
     def stop(self) -> None:
-        """Take no more requests; ``serve`` returns once those under way are answered."""
-        if not self._is_stopping:
+        """Take no more requests; ``serve`` returns once those under way are answered.
+
+        Before and after serving there is nothing to stop, and no session to be told.
+        """
+        if self._is_serving and not self._is_stopping:
             self._is_stopping = True
             pyfuse3.terminate()
 

@@ -167,11 +167,13 @@ def _swept_spool(
     return spool
 
 
-def _adopt(store: ContentStore, file: File, row: LocalFileRow) -> bool:
-    """Put the bytes of a file of this machine into the store; tell whether there are any."""
+def _adopt(store: ContentStore, file: File, row: LocalFileRow) -> int | None:
+    """Put the bytes of a file of this machine into the store; tell how many there are.
+
+    The record may be older than the last bytes: a mount can end before they are closed.
+    """
     try:
-        store.adopt(file.inode, row.spool_name)
+        return store.adopt(file.inode, row.spool_name).size_bytes
     except LocalDiskError as error:
         log.warning("a file of this machine is lost: %r: %s", row.path, error)
-        return False
-    return True
+        return None

@@ -46,7 +46,7 @@ class EntryTree(ContainerTree):
         overlay: Overlay,
         local: LocalEntries,
         naming: NamingRules,
-        adopt: Callable[[File, LocalFileRow], bool],
+        adopt: Callable[[File, LocalFileRow], int | None],
         show_expired: bool = False,
     ) -> None:
         """Begin with an empty root.
@@ -57,7 +57,7 @@ class EntryTree(ContainerTree):
             local: Folders and files that live on this machine only.
             naming: How stored names show.
             adopt: Told of each file restored from ``local``, to take charge of its bytes; tells
-                whether they are still there.
+                how many there are, None if they are lost.
             show_expired: List containers whose data is gone.
         """
         super().__init__(clock=clock, overlay=overlay, show_expired=show_expired)
@@ -191,16 +191,22 @@ class EntryTree(ContainerTree):
     def give_name_back(self, file: File) -> None:
         """Put a file back where it was: its bytes are ours again, or its removal failed.
 
-        Whoever has the name meanwhile steps aside to its other name.
+        A file that was made here since keeps the name, and this one takes it with its id;
+        anybody else who has it steps aside to its other name.
         """
         if file.parent is not None:
             return
         if file.remote is not None and file.remote.id in file.owner.files:
             self.take_name(file.owner.files[file.remote.id])
         parent = self._folder_at(file.owner, file.former_path[:-1])
-        self.make_room(parent, file.name)
-        self._link(file, parent, file.name)
-        self._name_came(parent, file.name)
+        name = file.name
+        successor = parent.children.get(name)
+        if isinstance(successor, File) and successor.is_made_here:
+            # A program here has made another file of that name since: it keeps the name.
+            name = with_id(name, _identity_of(file), whole=False)
+        self.make_room(parent, name)
+        self._link(file, parent, name)
+        self._name_came(parent, name)
         self.inodes.restore(file)
         if file.remote is not None:
             file.owner.files[file.remote.id] = file
@@ -254,9 +260,7 @@ class EntryTree(ContainerTree):
         other = parent.children.get(name)
         if other is None or self._drop_empty_folder(parent, name):
             return
-        identity = str(other.inode)
-        if isinstance(other, File) and other.remote is not None:
-            identity = other.remote.id
+        identity = _identity_of(other)
         free = with_id(name, identity, whole=False)
         if free in parent.children:
             free = with_id(name, f"{identity}~{other.inode}", whole=True)
@@ -317,8 +321,9 @@ class EntryTree(ContainerTree):
             file = self.new_file(parent, names[-1])
             file.is_claimed = False
             file.is_local_only = True
-            file.mtime_ns, file.mode, file.size_bytes = row.mtime_ns, row.mode, row.size_bytes
-            if not self._adopt(file, row):
+            file.mtime_ns, file.mode = row.mtime_ns, row.mode
+            file.size_bytes = self._adopt(file, row)
+            if file.size_bytes is None:
                 self.take_name(file)
 
     def _folder_at(self, owner: ContainerDirectory, path: EntryPath) -> Folder:
@@ -384,6 +389,13 @@ class EntryTree(ContainerTree):
                 assert child.name == name
                 assert child.parent is node
                 todo.append(child)
+
+
+def _identity_of(node: Directory | File) -> str:
+    """Return what tells an entry from another of its name."""
+    if isinstance(node, File) and node.remote is not None:
+        return node.remote.id
+    return str(node.inode)
 
 
 def _is_held_up(folder: Directory) -> bool:

@@ -97,6 +97,7 @@ class NodeMaker:
         number = self._inodes.number_for(f"new:{self._serial}:{now_ns}")
         file = File(inode=number, owner=owner, remote=None, mtime_ns=now_ns)
         file.is_claimed = True
+        file.is_made_here = True
         self._inodes.register(file)
         return file
 

@@ -75,7 +75,8 @@ class File:
     """
 
     __slots__ = (
-        "digest", "former_path", "inode", "is_claimed", "is_local_only", "is_removed", "mode",
+        "digest", "former_path", "inode", "is_claimed", "is_local_only", "is_made_here",
+        "is_removed", "mode",
         "mtime_ns", "name", "owner", "parent", "remote", "replaces", "shown_at", "size_bytes",
     )  # fmt: skip
 
@@ -108,6 +109,8 @@ class File:
         """Has bytes of ours that the service lacks: no listing may take its name away."""
         self.is_local_only = False
         """Its name says that it never leaves this machine."""
+        self.is_made_here = False
+        """Created by a program through this mount, not shown by a listing first."""
         self.is_removed = False
         """Unlinked here: its bytes are for open handles only and are never sent."""
 

@@ -488,3 +488,45 @@ async def test_readdir_goes_on_with_the_names_whose_files_were_replaced(
     rest = list(mount.fs.readdir(handle, dotdot.next_cookie))
     assert [(entry.name, entry.attributes.size_bytes) for entry in rest] == [(b"a", 2), (b"b", 3)]
     mount.fs.releasedir(handle)
+
+
+async def test_a_file_gone_from_under_its_writer_leaves_the_name_to_one_made_here_since(
+    mount: InProcessMount, service: InProcessService, work: str
+) -> None:
+    """Promise 10: both keep their bytes."""
+    file_id = service.upload(work, "log", b"old\n")
+    handle = await mount.open("work/log", WRITE)
+    await mount.read_all(handle)
+    service.delete_file(work, file_id)
+    await mount.refresh("work")
+    await mount.write_file("work/log", b"new")
+
+    await mount.fs.write(handle, 4, b"more\n")
+    await mount.close(handle)
+
+    assert await mount.read_file("work/log") == b"new"
+    (other,) = [name for name in await mount.names("work") if name != "log"]
+    assert await mount.read_file(f"work/{other}") == b"old\nmore\n"
+
+
+async def test_a_local_file_written_after_its_last_close_has_its_whole_length_after_a_remount(
+    service: InProcessService, state: Path, work: str
+) -> None:
+    """Promise 22."""
+    async with mounted(service, state) as mount:
+        handle = await mount.create("work/f~")
+        await mount.fs.write(handle, 0, b"one")
+        await mount.fs.flush(handle)
+        await mount.fs.write(handle, 3, b"two")
+    async with mounted(service, state) as mount:
+        assert (await mount.stat("work/f~")).size_bytes == 6
+        assert await mount.read_file("work/f~") == b"onetwo"
+
+
+async def test_the_copy_of_a_removed_file_is_not_kept(mount: InProcessMount, work: str) -> None:
+    await mount.write_file("work/a.txt", b"x" * 5000)
+    assert await mount.read_file("work/a.txt") == b"x" * 5000
+
+    await mount.unlink("work/a.txt")
+
+    assert mount.parts.store.bytes_used == 0

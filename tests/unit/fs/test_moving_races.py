@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 import trio.testing
-from tests.support.in_process import WRITE, InProcessMount
+from tests.support.in_process import WRITE, InProcessMount, Settings, mounted
 from tests.support.service import InProcessService
 from tests.support.trees import stored
 
-from ctrfs.errors import RemoteInvalidError, RemoteRefusedError
+from ctrfs.config import FileSystemConfig
+from ctrfs.errors import CrossContainerError, RemoteInvalidError, RemoteRefusedError
 
 ROUND_TRIP_S = 1.0
 LATE_S = 10.0
@@ -168,3 +171,28 @@ async def test_an_unsent_file_renamed_in_a_moving_folder_is_stored_in_the_new_pl
     assert stored(service, "work") == {"e/b": b"unsent"}
     await mount.refresh("work")
     assert await mount.walk("work") == {"work/e": None, "work/e/b": b"unsent"}
+
+
+async def test_a_folder_that_outgrows_the_limit_while_it_moves_leaves_no_copies(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Promise 18: somebody adds files during the first round of copies."""
+    settings = Settings(files=FileSystemConfig(rename_dir_limit=2))
+    for name in "ab":
+        service.upload(work, f"x/{name}", name.encode())
+    async with mounted(service, state, settings) as mount:
+        assert await mount.names("work/x") == ["a", "b"]
+        service.transport.round_trip_s = 2.0
+
+        async def move() -> None:
+            with pytest.raises(CrossContainerError):
+                await mount.rename("work/x", "work/y")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(move)
+            await trio.sleep(0.5)
+            for name in "cdef":
+                service.upload(work, f"x/{name}", name.encode())
+            await mount.refresh("work")
+
+        assert set(stored(service, "work")) == {f"x/{name}" for name in "abcdef"}

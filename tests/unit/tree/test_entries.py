@@ -82,9 +82,9 @@ class Place:
     def folders(self) -> set[bytes]:
         return {b"/".join(path_in_container(each)) for each in self.tree.folders_below(self.owner)}
 
-    def _adopt(self, _file: File, row: LocalFileRow) -> bool:
+    def _adopt(self, _file: File, row: LocalFileRow) -> int | None:
         self.adopted.append(row)
-        return row.spool_name != "lost"
+        return None if row.spool_name == "lost" else row.size_bytes
 
 
 @contextmanager
