@@ -37,7 +37,8 @@ def parse_mountinfo(table: bytes) -> list[Mount]:
     type source super-options``, with space, tab, newline and backslash as octal escapes.
     """
     mounts = []
-    for line in table.splitlines():
+    # Not splitlines: the kernel escapes only the newline, and a name may hold a carriage return.
+    for line in table.split(b"\n"):
         head, has_separator, tail = line.partition(b" - ")
         fields, kind = head.split(b" "), tail.split(b" ")
         if not has_separator or len(fields) < 6 or len(kind) < 2:

@@ -50,3 +50,12 @@ def test_the_table_of_this_machine_can_be_read() -> None:
 @given(st.binary(max_size=200))
 def test_no_table_is_too_strange(table: bytes) -> None:
     parse_mountinfo(table)
+
+
+def test_a_mount_point_may_hold_a_carriage_return() -> None:
+    line = b"36 35 0:59 / /mnt/a\rb rw - fuse.ctrfs openai: rw\n"
+
+    (mount,) = parse_mountinfo(line)
+
+    assert mount.mountpoint == Path("/mnt/a\rb")
+    assert mount.is_ours
