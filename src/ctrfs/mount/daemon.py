@@ -13,14 +13,20 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 log = logging.getLogger(__name__)
 
 # A report is one line; more than this is no report.
 _REPORT_BYTES_MAX: Final = 64 * 1024
+# A daemon says who it is as soon as it lives.
+_NAME_TIMEOUT_S: Final = 1.0
+# SIGINT raises by itself.
+_END_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,10 @@ def run_in_background(child: Callable[[Readiness], int], *, start_timeout_s: flo
     Args:
         child: The whole life of the daemon.
         start_timeout_s: How long to wait for the report; then the daemon is ended.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C while waiting; the daemon is ended, too.
+        SystemExit: The same for SIGTERM and SIGHUP.
     """
     read_fd, write_fd = os.pipe()
     sys.stdout.flush()
@@ -76,10 +86,14 @@ def run_in_background(child: Callable[[Readiness], int], *, start_timeout_s: flo
         os.close(read_fd)
         _become_daemon(child, write_fd)
     os.close(write_fd)
-    os.waitpid(first_pid, 0)
+    # Whoever ends the command has not seen a mount yet, and wants none.
+    handlers = {number: signal.signal(number, _leave) for number in _END_SIGNALS}
     try:
+        os.waitpid(first_pid, 0)
         return _report_from(read_fd, start_timeout_s=start_timeout_s)
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         os.close(read_fd)
 
 
@@ -117,25 +131,54 @@ def _become_daemon(child: Callable[[Readiness], int], write_fd: int) -> None:
         os._exit(exit_code)
 
 
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # what a shell shows for the signal
+
+
 def _report_from(read_fd: int, *, start_timeout_s: float) -> StartReport:
-    poller = select.poll()
-    poller.register(read_fd, select.POLLIN)
-    received = b""
-    while received.count(b"\n") < 2 and len(received) < _REPORT_BYTES_MAX:
-        if not poller.poll(start_timeout_s * 1000):
-            _end(received)
-            return StartReport(
-                exit_code=32, message=f"the mount was not ready after {start_timeout_s:.0f} s"
-            )
-        piece = os.read(read_fd, _REPORT_BYTES_MAX)
-        if not piece:
-            return StartReport(exit_code=32, message="the daemon ended before it was ready")
-        received += piece
-    exit_code, message = json.loads(received.splitlines()[1])
+    lines = _Lines(read_fd)
+    try:
+        is_whole = lines.wait_for(2, timeout_s=start_timeout_s)
+    except TimeoutError:
+        lines.end_sender()
+        return StartReport(
+            exit_code=32, message=f"the mount was not ready after {start_timeout_s:.0f} s"
+        )
+    except BaseException:
+        lines.end_sender()
+        raise
+    if not is_whole:
+        return StartReport(exit_code=32, message="the daemon ended before it was ready")
+    exit_code, message = json.loads(lines.received.splitlines()[1])
     return StartReport(exit_code=int(exit_code), message=str(message))
 
 
-def _end(received: bytes) -> None:
-    """End a daemon that has said who it is, but not that it is ready."""
-    if b"\n" in received:
-        os.kill(int(json.loads(received.splitlines()[0])), signal.SIGTERM)
+class _Lines:
+    """What a daemon says: first who it is, then how its start went."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poller = select.poll()
+        self._poller.register(fd, select.POLLIN)
+        self.received = b""
+
+    def wait_for(self, count: int, *, timeout_s: float) -> bool:
+        """Wait until that many lines are there; return False if no more will come.
+
+        Raises:
+            TimeoutError: Nothing came for so long.
+        """
+        while self.received.count(b"\n") < count and len(self.received) < _REPORT_BYTES_MAX:
+            if not self._poller.poll(timeout_s * 1000):
+                raise TimeoutError
+            piece = os.read(self._fd, _REPORT_BYTES_MAX)
+            if not piece:
+                return False
+            self.received += piece
+        return True
+
+    def end_sender(self) -> None:
+        """End a daemon that may not have said yet that it is ready."""
+        with suppress(TimeoutError, ProcessLookupError):
+            if self.wait_for(1, timeout_s=_NAME_TIMEOUT_S):
+                os.kill(int(json.loads(self.received.splitlines()[0])), signal.SIGTERM)

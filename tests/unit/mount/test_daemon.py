@@ -6,10 +6,13 @@ duplicate its threads and its output.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 PARENT = """
 import os, sys, time
@@ -95,3 +98,25 @@ def test_telling_twice_or_after_the_parent_is_gone_does_nothing() -> None:
     child = "readiness.tell(StartReport(exit_code=0)); readiness.tell(StartReport(exit_code=32))"
 
     assert run_parent(child) == "0"
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)]
+)
+def test_ending_the_command_while_it_waits_ends_the_daemon(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    mark = tmp_path / "pid"
+    child = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    program = PARENT.format(child=child, timeout_s=50)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        deadline = time.monotonic() + 10
+        while not (mark.exists() and mark.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)  # noqa: TID251  # waits for another process
+        parent.send_signal(number)
+        parent.communicate(timeout=10)
+
+    assert parent.returncode == exit_code
+    wait_until_ended(int(mark.read_text()))
