@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import Final
 
 import trio
 
-from ctrfs.errors import MountError
+from ctrfs.errors import ConfigError, MountError
 from ctrfs.mount.places import local_data_directory, make_private_directory
 from ctrfs.mount.source import Source
 
@@ -74,7 +75,21 @@ def socket_path_for(data: Path) -> Path:
         return inside
     digest = hashlib.blake2b(os.fsencode(data.resolve()), digest_size=8).hexdigest()
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"{tempfile.gettempdir()}/ctrfs-{os.getuid()}"
-    return make_private_directory(Path(runtime)) / f"ctrfs-{digest}.socket"
+    return _own_directory(Path(runtime)) / f"ctrfs-{digest}.socket"
+
+
+def _own_directory(path: Path) -> Path:
+    """Return ``path``, made if missing, in which nobody else can put a socket in place of ours.
+
+    Raises:
+        ConfigError: It is another user's, or others may enter it.
+    """
+    # The system's temporary directory takes names from everyone: whoever comes first has it.
+    facts = make_private_directory(path).lstat()
+    is_own = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
+    if not is_own or facts.st_mode & 0o077:
+        raise ConfigError(f"{path} must be a directory of this user that no other may enter")
+    return path
 
 
 def _users_path(socket_path: Path) -> Path:

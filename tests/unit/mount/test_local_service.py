@@ -12,7 +12,7 @@ import pytest
 import trio
 from tests.support.mounting import pause
 
-from ctrfs.errors import MountError
+from ctrfs.errors import ConfigError, MountError
 from ctrfs.mount.local_service import local_service, socket_path_for
 from ctrfs.mount.source import Source, SourceKind
 
@@ -92,3 +92,17 @@ def test_a_long_path_gets_a_socket_elsewhere(
     assert len(os.fsencode(socket_path)) < 108
     assert socket_path.parent == tmp_path
     assert socket_path_for(tmp_path) == tmp_path / "socket"
+
+
+def test_a_socket_is_not_put_where_others_could_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    for runtime in (shared, tmp_path / "link"):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        with pytest.raises(ConfigError, match="no other may enter"):
+            socket_path_for(tmp_path / ("d" * 100))
