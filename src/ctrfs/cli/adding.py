@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def add(
     *paths, dest = words
     if not paths and not file_ids:
         raise click.UsageError("nothing to add: give a PATH or --file-id before DEST")
-    files = [file for path in paths for file in _files_below(Path(path))]
+    files = [file for path in paths for file in files_below(Path(path))]
     total_bytes = sum(file.stat().st_size for file, _ in files)
     with _progress(total_bytes) as advance:
         if within is None and ":" not in dest and Path(dest).is_dir():
@@ -68,15 +69,23 @@ def add(
             _upload(files, file_ids, _Target(dest=dest, within=within, options=options), advance)
 
 
-def _files_below(path: Path) -> list[tuple[Path, str]]:
+def files_below(path: Path) -> list[tuple[Path, str]]:
     """Return files with the names that they get: relative to the folder that holds ``path``."""
     if path.is_file():
         return [(path, path.name)]
     if not path.is_dir():
         raise ConfigError(f"{path}: no such file or directory")
     base = path.resolve()
-    files = sorted(file for file in base.rglob("*") if file.is_file())
+    found = [
+        Path(folder, name) for folder, _, names in os.walk(base, onerror=_refuse) for name in names
+    ]
+    files = sorted(file for file in found if file.is_file())
     return [(file, str(file.relative_to(base.parent))) for file in files]
+
+
+def _refuse(error: OSError) -> None:
+    """Let a folder that cannot be read end the command: without its files it has not done all."""
+    raise error
 
 
 def _progress(total_bytes: int) -> AbstractContextManager[Callable[[int], None]]:
