@@ -79,16 +79,17 @@ class _Sender:
 
     async def send(self, file: Path, name: str) -> None:
         path = tuple(part.encode("utf-8", "surrogateescape") for part in name.split("/"))
-        digest = await trio.to_thread.run_sync(_digest, file)
-        if await self._send_once(file, path, digest) is Landing.MISPLACED:
-            await self._send_once(file, path, digest)
+        size_bytes, digest = await trio.to_thread.run_sync(_size_and_digest, file)
+        body = UploadBody(size_bytes=size_bytes, open=lambda: self._sent(file, size_bytes))
+        if await self._send_once(file, path, digest, body) is Landing.MISPLACED:
+            await self._send_once(file, path, digest, body)
 
-    async def _send_once(self, file: Path, path: EntryPath, digest: str) -> Landing:
+    async def _send_once(
+        self, file: Path, path: EntryPath, digest: str, body: UploadBody
+    ) -> Landing:
         name = self._naming.stored_name(path)
         try:
-            stored = await self._api.create_file(
-                self._container_id, name=name, body=self._body(file)
-            )
+            stored = await self._api.create_file(self._container_id, name=name, body=body)
         except RemoteUncertainError as error:
             raise CtrfsError(
                 f"no answer came for {file}: look with ctrfs ls whether it arrived ({error})"
@@ -98,19 +99,32 @@ class _Sender:
             await self._api.delete_file(self._container_id, stored.id)
         return landing
 
-    def _body(self, file: Path) -> UploadBody:
-        return UploadBody(size_bytes=file.stat().st_size, open=lambda: self._pieces(file))
-
-    def _pieces(self, file: Path) -> Iterator[bytes]:
-        with file.open("rb") as reader:
-            while piece := reader.read(_PIECE_BYTES):
-                yield piece
-                self._advance(len(piece))
+    def _sent(self, file: Path, size_bytes: int) -> Iterator[bytes]:
+        for piece in pieces_of(file, size_bytes):
+            yield piece
+            self._advance(len(piece))
 
 
-def _digest(file: Path) -> str:
+def _size_and_digest(file: Path) -> tuple[int, str]:
+    # What is there now is what is sent, though the file, a log perhaps, grows meanwhile.
+    size_bytes = file.stat().st_size
     hasher = new_hasher()
+    for piece in pieces_of(file, size_bytes):
+        hasher.update(piece)
+    return size_bytes, hasher.hexdigest()
+
+
+def pieces_of(file: Path, size_bytes: int) -> Iterator[bytes]:
+    """Read the first ``size_bytes`` of ``file``.
+
+    Raises:
+        CtrfsError: It has fewer: it was changed.
+    """
+    left_bytes = size_bytes
     with file.open("rb") as reader:
-        while piece := reader.read(_PIECE_BYTES):
-            hasher.update(piece)
-    return hasher.hexdigest()
+        while left_bytes:
+            piece = reader.read(min(_PIECE_BYTES, left_bytes))
+            if not piece:
+                raise CtrfsError(f"{file} changed while it was read")
+            left_bytes -= len(piece)
+            yield piece
