@@ -7,8 +7,8 @@ of requests under way (docs/performance.md has the numbers).
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import httpx
@@ -66,11 +66,12 @@ class Connections:
         # One for all, as loading the certificates takes 30 ms. Without TLS it stays empty,
         # which trusts nobody.
         is_remote = config.unix_socket is None and transport_factory is None
-        self._tls = (
-            httpx.create_ssl_context()
-            if needs_tls and is_remote
-            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        )
+        with _environment_to_blame():
+            self._tls = (
+                httpx.create_ssl_context()
+                if needs_tls and is_remote
+                else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            )
 
     @asynccontextmanager
     async def lease(self, *, is_transfer: bool) -> AsyncIterator[Connection]:
@@ -113,12 +114,29 @@ class Connections:
                 verify=self._tls, limits=limits, uds=str(self._config.unix_socket)
             )
         # Without a transport of ours httpx honours the proxies of the environment.
-        return httpx.AsyncClient(
-            transport=transport,
-            verify=self._tls,
-            limits=limits,
-            follow_redirects=False,
-        )
+        with _environment_to_blame():
+            return httpx.AsyncClient(
+                transport=transport,
+                verify=self._tls,
+                limits=limits,
+                follow_redirects=False,
+            )
+
+
+@contextmanager
+def _environment_to_blame() -> Iterator[None]:
+    """Put into words what httpx finds wrong with the variables that it reads itself.
+
+    Raises:
+        ConfigError: A proxy that it cannot use, or certificates that it cannot read.
+    """
+    try:
+        yield
+    # The words never hold a proxy's password: httpx shows its URLs without.
+    except (ImportError, ValueError, httpx.InvalidURL, OSError) as error:
+        raise errors.ConfigError(
+            f"the proxy or certificate settings of the environment cannot be used: {error}"
+        ) from error
 
 
 async def _close(client: httpx.AsyncClient) -> None:

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 import click
 from typing_extensions import override
@@ -77,7 +77,28 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0, 1 for wrong use, or what the command says."""
+    _open_missing_descriptors()
     sys.exit(_run(arguments))
+
+
+def _open_missing_descriptors() -> None:
+    """Open ``/dev/null`` for standard descriptors that whoever started us has closed.
+
+    Else the next file or socket would get the number, and what is printed would go there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is what a new descriptor gets: here that is ``fd``.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003  # positional only
+    # Python has None for them if they were closed when it started.
+    sys.stdout = sys.stdout or _text_output(1)
+    sys.stderr = sys.stderr or _text_output(2)
+
+
+def _text_output(fd: int) -> TextIO:
+    return os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

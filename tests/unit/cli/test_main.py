@@ -172,3 +172,30 @@ def test_doctor_finds_what_is_missing(tmp_path: Path) -> None:
     assert not findings["service"]["ok"]
     assert "OPENAI_API_KEY" in findings["service"]["message"]
     assert findings["Python"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "ftp://127.0.0.1:9"), ("ALL_PROXY", "http://[::1"), ("SSL_CERT_FILE", "/nonexistent")],
+)
+def test_an_unusable_environment_is_refused_in_one_line(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    variables = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": "https://127.0.0.1:9/v1", name: value}
+    ended = run("ls", home=tmp_path, variables=variables)
+
+    is_refused(ended, "the proxy or certificate settings of the environment cannot be used")
+
+
+def test_closed_standard_descriptors_are_replaced(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m ctrfs ls nowhere: <&- >&- 2>{tmp_path}/errors"
+    ended = subprocess.run(["bash", "-c", command], timeout=30, check=False)
+
+    assert ended.returncode == 1
+    assert "nowhere:" in (tmp_path / "errors").read_text()
+    silent = subprocess.run(
+        ["bash", "-c", f"exec {sys.executable} -m ctrfs ls nowhere: <&- >&- 2>&-"],
+        timeout=30,
+        check=False,
+    )
+    assert silent.returncode == 1
