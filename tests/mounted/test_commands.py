@@ -141,6 +141,23 @@ def test_mounting_twice_on_one_directory_fails(
     assert mount.is_serving
 
 
+def test_of_two_mounts_started_at_one_moment_one_is_made(home: dict[str, str], point: Path) -> None:
+    both = [
+        subprocess.Popen(
+            ctrfs("mount", "openai:", point), env=home, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    try:
+        words = [started.communicate(timeout=60)[1] for started in both]
+
+        assert sorted(started.returncode for started in both) == [0, CANNOT_BE_MADE], words
+        assert "mounted" in "".join(words)
+        assert [place for place in fuse_mounts() if place == point] == [point]
+    finally:
+        run_ctrfs("umount", point, environment=home)
+
+
 def test_a_killed_daemon_leaves_enotconn_and_the_next_mount_clears_it(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:

@@ -10,6 +10,7 @@ import click
 
 from ctrfs.errors import CtrfsError, MountError
 from ctrfs.mount.daemon import Readiness, StartReport, run_in_background
+from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.logs import log_to_file, log_to_standard_error
 from ctrfs.mount.mountinfo import is_dead
 from ctrfs.mount.places import state_base
@@ -60,14 +61,17 @@ def mount(*, source: str, mountpoint: str, options: tuple[str, ...], foreground:
     """  # noqa: D301  # click wants the character itself
     try:
         plan = plan_mount(source, mountpoint, options, environment=os.environ)
-        check_place(plan)
-        if foreground:
-            return _mount_in_front(plan)
-        report = run_in_background(
-            lambda readiness: _daemon(plan, readiness), start_timeout_s=plan.start_timeout_s
-        )
-        if report.exit_code == EXIT_OK:
-            _check_root(plan.mountpoint)
+        # Until the mount stands: of two that find the place free, one would cover the other.
+        with MountRecords(state_base()).claim(plan.mountpoint) as claim:
+            check_place(plan)
+            if foreground:
+                return _mount_in_front(plan, claim)
+            report = run_in_background(
+                lambda readiness: _daemon(plan, readiness, claim),
+                start_timeout_s=plan.start_timeout_s,
+            )
+            if report.exit_code == EXIT_OK:
+                _check_root(plan.mountpoint)
     except (CtrfsError, OSError) as error:
         report = StartReport(exit_code=exit_code_for(error), message=line_for(error))
     if report.message:
@@ -114,25 +118,25 @@ def umount(*, mountpoint: str, timeout: float) -> int:
     return EXIT_OK if record is None else _wait(records, record, timeout_s=timeout)
 
 
-def _mount_in_front(plan: MountPlan) -> int:
+def _mount_in_front(plan: MountPlan, claim: FileLock) -> int:
     log_to_standard_error(level=plan.options.log_level)
-    return _serve(plan, Readiness(None))
+    return _serve(plan, Readiness(None), claim)
 
 
-def _daemon(plan: MountPlan, readiness: Readiness) -> int:
+def _daemon(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
     try:
         log_to_file(plan.log_file, level=plan.options.log_level)
     except CtrfsError as error:
         readiness.tell(StartReport(exit_code=exit_code_for(error), message=line_for(error)))
         return exit_code_for(error)
-    return _serve(plan, readiness)
+    return _serve(plan, readiness, claim)
 
 
-def _serve(plan: MountPlan, readiness: Readiness) -> int:
+def _serve(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
     # Loaded here: the parent of a daemon needs neither the HTTP library nor the kernel's.
     from ctrfs.mount.run import serve_mount  # noqa: PLC0415
 
-    return serve_mount(plan, readiness)
+    return serve_mount(plan, readiness, claim)
 
 
 def _check_root(mountpoint: Path) -> None:

@@ -15,6 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from ctrfs.errors import MountError
+from ctrfs.mount.file_lock import FileLock, try_lock
+
 log = logging.getLogger(__name__)
 
 _DIRECTORY: Final = "mounts"
@@ -64,6 +67,23 @@ class MountRecords:
     def remove(self, mountpoint: Path) -> None:
         """Forget ``mountpoint``."""
         self._path(str(mountpoint)).unlink(missing_ok=True)
+
+    def claim(self, mountpoint: Path) -> FileLock:
+        """Keep other mounts from starting at ``mountpoint`` until the claim is released.
+
+        Raises:
+            MountError: Another process is mounting there.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            claim = try_lock(self._path(str(mountpoint)).with_suffix(".lock"))
+        except OSError as error:
+            # As with the record: a mount can do without.
+            log.warning("cannot lock the mount point %s: %s", mountpoint, error)
+            return FileLock(None)
+        if claim is None:
+            raise MountError(f"{mountpoint} is being mounted by another process")
+        return claim
 
     def _path(self, mountpoint: str) -> Path:
         digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=16).hexdigest()

@@ -31,6 +31,7 @@ from ctrfs.fuse.invalidate import KernelNotifier
 from ctrfs.fuse.operations import Operations
 from ctrfs.fuse.session import KernelOptions, KernelSession, kernel_session
 from ctrfs.mount.daemon import Readiness, StartReport
+from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
 from ctrfs.mount.local_service import local_service
 from ctrfs.mount.one_container import container_named
@@ -55,16 +56,21 @@ _RECORD_TIMEOUT_S: Final = 10.0
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def serve_mount(plan: MountPlan, readiness: Readiness) -> int:
+def serve_mount(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
     """Mount, serve until unmounted or told to stop, and return the exit code.
 
     A failure before the mount stands goes to ``readiness`` as one line, and to stderr where
     somebody reads that.
+
+    Args:
+        plan: What to mount, and where.
+        readiness: Is told how the start went.
+        claim: Of the mount point; released when the mount stands.
     """
     os.umask(0o077)  # logs, state and spool are for this user alone
     _allow_many_files()
     try:
-        unsent_files = trio.run(_live, plan, readiness)
+        unsent_files = trio.run(_live, plan, readiness, claim)
     except (CtrfsError, OSError, BaseExceptionGroup) as error:
         cause = innermost(error)
         if not isinstance(cause, (CtrfsError, OSError)):
@@ -87,7 +93,7 @@ def _fail(plan: MountPlan, readiness: Readiness, cause: BaseException) -> int:
     return exit_code_for(cause)
 
 
-async def _live(plan: MountPlan, readiness: Readiness) -> int:
+async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
     """Be the mount; return how many files could not be sent."""
     clock = SystemClock()
     notifier = KernelNotifier()
@@ -107,6 +113,7 @@ async def _live(plan: MountPlan, readiness: Readiness) -> int:
                             notifier=notifier,
                         ) as session:
                             record = _announce(plan, state, readiness)
+                            claim.release()
                             await stopper.serve(session)
                         # Nobody can write any more; what is unsent gets its last chance.
                         unsent_files = await stopper.drain(floors)

@@ -5,6 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from ctrfs.errors import MountError
 from ctrfs.mount.records import (
     MountRecords,
     ended,
@@ -77,3 +80,30 @@ def test_waiting_for_a_process_that_ends_returns_at_once() -> None:
 
 def test_another_process_under_the_same_number_is_not_waited_for() -> None:
     assert wait_for_end(replace(RECORD, started_ticks=1), timeout_s=20)
+
+
+def test_of_two_mounts_that_start_at_one_place_one_is_refused(tmp_path: Path) -> None:
+    records = MountRecords(tmp_path)
+
+    with records.claim(MOUNTPOINT):
+        with pytest.raises(MountError, match="being mounted"):
+            records.claim(MOUNTPOINT)
+        records.claim(Path("/mnt/other")).release()
+    records.claim(MOUNTPOINT).release()
+
+
+def test_a_claim_lasts_until_the_daemon_has_let_it_go_too(tmp_path: Path) -> None:
+    records = MountRecords(tmp_path)
+    claim = records.claim(MOUNTPOINT)
+    with subprocess.Popen(["sleep", "60"], pass_fds=open_locks()) as daemon:
+        claim.release()
+
+        with pytest.raises(MountError, match="being mounted"):
+            records.claim(MOUNTPOINT)
+        daemon.kill()
+    records.claim(MOUNTPOINT).release()
+
+
+def open_locks() -> list[int]:
+    links = {int(link.name): link.resolve() for link in Path("/proc/self/fd").iterdir()}
+    return [fd for fd, path in links.items() if path.suffix == ".lock"]
