@@ -22,6 +22,7 @@ from typing import Final
 import trio
 
 from ctrfs.errors import ConfigError, MountError
+from ctrfs.mount.file_lock import FileLock, try_lock
 from ctrfs.mount.places import local_data_directory, make_private_directory
 from ctrfs.mount.source import Source
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 # Source: unix(7): a socket's path has room for 108 bytes, the last being zero.
 _SOCKET_PATH_BYTES_MAX: Final = 107
 _START_TIMEOUT_S: Final = 20.0
+# Longer than a start may take, as another mount's is waited for.
+_LOCK_TIMEOUT_S: Final = 25.0
+_LOCK_POLL_S: Final = 0.02
 # The service itself waits 5 s for answers under way.
 _STOP_TIMEOUT_S: Final = 10.0
 # How soon a service whose input has ended stops taking connections, at the latest.
@@ -49,15 +53,14 @@ async def local_service(source: Source) -> AsyncIterator[Path]:
     """
     data = make_private_directory(source.directory or local_data_directory())
     socket_path = socket_path_for(data)
-    users_fd = await _join(socket_path)
-    if users_fd is not None:
+    process, users_fd = await _join_or_start(data, socket_path)
+    if process is None:
         log.info("sharing the service that already runs on %s", data)
         try:
             yield socket_path
         finally:
             os.close(users_fd)
         return
-    process, users_fd = await _start(data, socket_path)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_log_lines, process)
@@ -97,6 +100,33 @@ def _users_path(socket_path: Path) -> Path:
     return socket_path.with_suffix(".users")
 
 
+async def _join_or_start(data: Path, socket_path: Path) -> tuple[trio.Process | None, int]:
+    """Return a descriptor that keeps the service alive, and its process if it is new."""
+    with await _sole_starter(socket_path.with_suffix(".lock"), data):
+        users_fd = await _join(socket_path)
+        if users_fd is not None:
+            return None, users_fd
+        return await _start(data, socket_path)
+
+
+async def _sole_starter(path: Path, data: Path) -> FileLock:
+    """Wait until no other mount starts the service.
+
+    Raises:
+        MountError: It takes too long, or the lock cannot be had at all.
+    """
+    deadline_s = trio.current_time() + _LOCK_TIMEOUT_S
+    while trio.current_time() < deadline_s:
+        try:
+            lock = try_lock(path)
+        except OSError as error:
+            raise MountError(f"cannot lock {path}: {error.strerror}") from error
+        if lock is not None:
+            return lock
+        await trio.sleep(_LOCK_POLL_S)
+    raise MountError(f"another mount is still starting the local service on {data}")
+
+
 async def _join(socket_path: Path) -> int | None:
     """Return a descriptor that keeps a running service alive; None if there is none to join."""
     try:
@@ -120,7 +150,10 @@ async def _answers(socket_path: Path) -> bool:
 
 
 async def _start(data: Path, socket_path: Path) -> tuple[trio.Process, int]:
-    """Start the service; return it with a descriptor that keeps it alive."""
+    """Start the service; return it with a descriptor that keeps it alive.
+
+    Only under the lock: it takes the pipe away from under another service that is starting.
+    """
     input_fd, users_fd = _users_pipe(_users_path(socket_path))
     try:
         process = await trio.lowlevel.open_process(

@@ -71,6 +71,23 @@ async def test_a_second_user_joins_and_the_service_outlives_the_first(tmp_path: 
     assert not await answers(second_path)
 
 
+async def test_users_that_come_at_one_moment_share_one_service(tmp_path: Path) -> None:
+    users = [
+        subprocess.Popen(  # noqa: ASYNC220  # nothing else runs meanwhile
+            [sys.executable, "-c", FIRST_USER, tmp_path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    paths = [user.stdout.readline() for user in users if user.stdout is not None]
+    for user in users:
+        user.communicate(timeout=30)
+
+    assert paths == [os.fsencode(tmp_path / "socket") + b"\n"] * 3
+    assert [user.returncode for user in users] == [0, 0, 0]
+
+
 async def test_a_service_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "service.sqlite").write_bytes(b"this is no database, by far, as anyone can see")
 
