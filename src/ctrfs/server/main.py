@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,8 @@ from ctrfs.server.behaviour import Behaviour
 from ctrfs.server.http import Connection, WireLimits
 from ctrfs.server.service import Service
 from ctrfs.server.state import ServiceState
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PORT: Final = 8400
 # A stopping service lets answers under way finish this long.
@@ -161,7 +165,11 @@ async def _listen(
 async def _expire_now_and_then(service: Service) -> None:
     """Give back the disk space of expired containers that nobody asks about."""
     while True:
-        service.expire_due()
+        try:
+            service.expire_due()
+        except (sqlite3.Error, OSError) as error:
+            # A full disk, say: others may make room, and answers need none.
+            log.warning("cannot drop the data of expired containers: %s", error)
         await trio.sleep(_EXPIRY_INTERVAL_S)
 
 

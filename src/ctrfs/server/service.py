@@ -56,6 +56,7 @@ class Service:
         """Drop the data of every container whose time is up."""
         now_ns = self.clock.wall_ns()
         self.state.forget_deleted(now_ns)
+        self.state.forget_removed(now_ns)
         for container in self.state.containers():
             if container.is_due(now_ns):
                 self.state.expire(container)

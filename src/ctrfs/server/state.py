@@ -11,8 +11,9 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -78,6 +79,10 @@ class ServiceState:
                 self._opened = opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"cannot use the data directory {directory}: {error}") from error
+        self._replaced_blobs: set[str] = set()
+        # Sequences of removed rows; further back those with the time of the call that saw them.
+        self._removed: list[int] = []
+        self._removed_before: deque[tuple[int, list[int]]] = deque()
         self._containers = {each.id: each for each in self._load_containers()}
         self._written_activity = {
             each.id: each.last_active_at_ns for each in self._containers.values()
@@ -100,14 +105,20 @@ class ServiceState:
 
     def close(self) -> None:
         """Write what is only in memory and let the directory go."""
-        for container in self._containers.values():
-            self._write_activity(container)
-        self._opened.close()
+        with self._opened:
+            # Without it a container ends a little early; the lock must go all the same.
+            with suppress(sqlite3.Error):
+                for container in self._containers.values():
+                    self._write_activity(container)
 
     async def flush(self) -> None:
         """Wait until every change made so far survives a power cut."""
+        replaced = set(self._replaced_blobs)
         if self.blobs.is_durable:
             await self._flusher.flush()
+        for blob in replaced:
+            self.blobs.remove(blob)
+        self._replaced_blobs -= replaced
 
     # Containers
 
@@ -212,7 +223,10 @@ class ServiceState:
         return [_file_from_row(row) for row in rows]
 
     def add_file(self, record: FileRecord) -> FileRecord:
-        """Add a file whose blob is committed, in place of one with the same id."""
+        """Add a file whose blob is committed, in place of one with the same id.
+
+        The bytes of that one go with the next ``flush``: before, a power cut can bring it back.
+        """
         replaced = self.file(record.container_id, record.id)
         self._database.execute(
             "INSERT OR REPLACE INTO files (id, container_id, path, size_bytes, source,"
@@ -230,20 +244,38 @@ class ServiceState:
             ),
         )
         if replaced is not None:
-            self.blobs.remove(replaced.blob)
+            self._replaced_blobs.add(replaced.blob)
         return record
 
     def remove_file(self, record: FileRecord) -> None:
         """Remove a file and its bytes.
 
         Its row stays as a place in the order, so that a walk whose last row was removed goes
-        on; it goes with the container, or at the next start.
+        on; it goes with the container, with ``forget_removed``, or at the next start.
         """
         self._database.execute(
             "UPDATE files SET is_removed = 1 WHERE container_id = ? AND id = ?",
             (record.container_id, record.id),
         )
+        self._removed.append(record.sequence)
         self.blobs.remove(record.blob)
+
+    def forget_removed(self, now_ns: int) -> None:
+        """Drop the rows of files removed so long ago that no walk can stand at them.
+
+        Their number slows down listings. To be called now and then: a row's time begins with
+        the first call after its removal.
+        """
+        if self._removed:
+            self._removed_before.append((now_ns, self._removed))
+            self._removed = []
+        while self._removed_before and self._removed_before[0][0] + _WALK_NS <= now_ns:
+            with self._transaction():
+                self._database.executemany(
+                    "DELETE FROM files WHERE sequence = ? AND is_removed",
+                    [(sequence,) for sequence in self._removed_before[0][1]],
+                )
+            self._removed_before.popleft()
 
     # The account's file store
 
@@ -314,17 +346,29 @@ class ServiceState:
         blobs = self._database.execute(
             "SELECT blob FROM files WHERE container_id = ? AND NOT is_removed", (container.id,)
         ).fetchall()
-        self._database.execute("BEGIN")
-        self._database.execute("DELETE FROM files WHERE container_id = ?", (container.id,))
-        self._database.execute(
-            "UPDATE containers SET status = ?, listed_until_ns = ? WHERE id = ?",
-            (status, listed_until_ns, container.id),
-        )
-        self._database.execute("COMMIT")
+        with self._transaction():
+            self._database.execute("DELETE FROM files WHERE container_id = ?", (container.id,))
+            self._database.execute(
+                "UPDATE containers SET status = ?, listed_until_ns = ? WHERE id = ?",
+                (status, listed_until_ns, container.id),
+            )
         container.status = status
         container.listed_until_ns = listed_until_ns
         for (blob,) in blobs:
             self.blobs.remove(blob)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Make what the block does one change, or none if it fails: a disk may be full."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            # SQLite has ended it already after some failures.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
 
     def _write_activity(self, container: ContainerRecord) -> None:
         if self._written_activity[container.id] == container.last_active_at_ns:

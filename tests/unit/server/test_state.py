@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import pytest
 from ctrfs.errors import ConfigError
 from ctrfs.server.records import ContainerRecord, FileRecord, NetworkPolicy
 from ctrfs.server.state import ServiceState
+from ctrfs.units import NS_PER_S
 
+HOUR_NS = 3600 * NS_PER_S
 CONTAINER = ContainerRecord(
     sequence=0,
     id="cntr_1",
@@ -182,9 +187,67 @@ async def test_an_expired_container_keeps_its_row_and_loses_its_data(state: Serv
     assert list(state.blobs.directory.iterdir()) == []
 
 
-async def test_a_replaced_file_takes_its_blob_along(state: ServiceState) -> None:
-    await add_file(state, "a", b"old")
+async def test_a_replaced_file_takes_its_blob_along_when_the_new_one_is_safe(
+    state: ServiceState,
+) -> None:
+    old = await add_file(state, "a", b"old")
     new = await add_file(state, "a", b"new")
 
     assert page(state) == ["a"]
+    assert {path.name for path in state.blobs.directory.iterdir()} == {old.blob, new.blob}
+    await state.flush()
     assert [path.name for path in state.blobs.directory.iterdir()] == [new.blob]
+
+
+async def test_the_row_of_a_removed_file_goes_when_no_walk_can_stand_at_it(
+    state: ServiceState,
+) -> None:
+    for file_id in ("a", "b"):
+        await add_file(state, file_id, b"")
+    removed = state.file(CONTAINER.id, "a")
+    assert removed is not None
+    state.remove_file(removed)
+
+    state.forget_removed(HOUR_NS)
+    state.forget_removed(2 * HOUR_NS - 1)
+    assert page(state, "a") == ["b"]
+    state.forget_removed(2 * HOUR_NS)
+    assert page(state, "a") is None
+    assert page(state) == ["b"]
+
+
+async def test_what_a_full_disk_keeps_from_expiring_expires_later(state: ServiceState) -> None:
+    await add_file(state, "a", b"abc")
+    (container,) = state.containers()
+    with limited_writes(), pytest.raises(sqlite3.Error):
+        state.expire(container)
+    kept = (container.status, page(state))
+
+    state.expire(container)
+
+    assert kept == ("running", ["a"])
+    assert container.status == "expired"
+
+
+async def test_a_full_disk_does_not_keep_the_data_directory_locked(tmp_path: Path) -> None:
+    full = ServiceState(tmp_path)
+    full.add_container(replace(CONTAINER))
+    (container,) = full.containers()
+    full.touch(container, CONTAINER.last_active_at_ns + 1)
+    with limited_writes():
+        full.close()
+
+    ServiceState(tmp_path).close()
+
+
+@contextmanager
+def limited_writes() -> Iterator[None]:
+    """Let this process write to no file, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
