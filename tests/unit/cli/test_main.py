@@ -176,7 +176,11 @@ def test_doctor_finds_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ALL_PROXY", "ftp://127.0.0.1:9"), ("ALL_PROXY", "http://[::1"), ("SSL_CERT_FILE", "/nonexistent")],
+    [
+        ("ALL_PROXY", "ftp://127.0.0.1:9"),
+        ("ALL_PROXY", "http://[::1"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+    ],
 )
 def test_an_unusable_environment_is_refused_in_one_line(
     tmp_path: Path, name: str, value: str
