@@ -68,8 +68,12 @@ class Parts:
     file_locks: KeyedLock[int] = field(default_factory=KeyedLock)
 
     def keep_facts(self, node: Root | Folder | File) -> None:
-        """Keep the time and mode of an entry where the next mount finds them; not the root's."""
-        if isinstance(node, Root):
+        """Keep the time and mode of an entry where the next mount finds them.
+
+        Not the root's; and not those of bytes that the service lacks: the next mount may find
+        the old bytes, and they must not look like the new. ``Saver.bind`` keeps them then.
+        """
+        if isinstance(node, Root) or (isinstance(node, File) and node.is_claimed):
             return
         key = overlay_key(node)
         if key is not None:

@@ -129,4 +129,6 @@ class ListingCache:
     async def _fly(self, key: ListingKey) -> None:
         started_s = self._clock.monotonic_s()
         await self._fetch(key)
-        self.put(key, started_s=started_s)
+        # A walk over many pages may take longer than the listing lasts. What it brought is good
+        # for half the time at least, or a large container would be listed at every look.
+        self.put(key, started_s=max(started_s, self._clock.monotonic_s() - self._ttl_s / 2))

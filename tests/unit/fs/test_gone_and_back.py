@@ -19,7 +19,12 @@ from tests.support.service import InProcessService
 from tests.support.trees import stored
 
 from ctrfs.config import TreeConfig
-from ctrfs.errors import LocalDiskError, NoSuchEntryError, RemoteRefusedError
+from ctrfs.errors import (
+    LocalDiskError,
+    NoSuchEntryError,
+    RemoteInvalidError,
+    RemoteRefusedError,
+)
 from ctrfs.fs.attributes import AttributeChanges
 
 # Longer than a listing counts as fresh, so that the next reader asks.
@@ -530,3 +535,37 @@ async def test_the_copy_of_a_removed_file_is_not_kept(mount: InProcessMount, wor
     await mount.unlink("work/a.txt")
 
     assert mount.parts.store.bytes_used == 0
+
+
+async def test_the_times_of_bytes_that_were_not_sent_do_not_stay_with_the_old_ones(
+    service: InProcessService, state: Path, work: str
+) -> None:
+    """Promise 19: rsync would take the old bytes for the new."""
+    service.upload(work, "a.txt", b"old!")
+    async with mounted(service, state) as mount:
+        before = (await mount.stat("work/a.txt")).mtime_ns
+        service.add_fault("create_file", "status", status=400)
+        handle = await mount.open("work/a.txt", WRITE)
+        await mount.fs.write(handle, 0, b"new!")
+        await mount.set("work/a.txt", AttributeChanges(mtime_ns=1))
+        with pytest.raises(RemoteInvalidError):
+            await mount.close(handle)
+    async with mounted(service, state) as mount:
+        assert (await mount.stat("work/a.txt")).mtime_ns == before
+
+
+async def test_a_listing_that_takes_longer_than_it_lasts_serves_more_than_one_look(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Promise 8: a large container on a slow service."""
+    service.plant(work, "/mnt/data/a.txt", b"x")
+    service.transport.round_trip_s = 15.0
+    await mount.refresh("work")
+    service.reset_counters()
+
+    assert await mount.names("work") == ["a.txt"]
+
+    assert service.counters().get("list_files", 0) == 0
