@@ -10,7 +10,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "ctrfs"
 
 # Each floor may import itself and the floors before it.
-VOCABULARY = frozenset({"errors", "config", "units", "clock", "single_flight", "keyed_lock"})
+VOCABULARY = frozenset(
+    {"errors", "config", "units", "clock", "single_flight", "keyed_lock", "failpoints", "deadlines"}
+)
 FLOORS: list[frozenset[str]] = [
     VOCABULARY,
     frozenset({"api", "disk"}),
