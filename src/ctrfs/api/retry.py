@@ -12,12 +12,12 @@ import email.utils
 import enum
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import trio
 
-from ctrfs import errors
+from ctrfs import deadlines, errors
 from ctrfs.api.failures import AttemptFailedError, Failure
 from ctrfs.clock import Clock
 from ctrfs.units import NS_PER_S
@@ -167,7 +167,8 @@ class Retrier:
     ) -> ResultT:
         """Return what ``attempt`` returns, calling it again as ``plan`` allows.
 
-        Ends by ``plan.deadline_s`` at the latest, cancelling an attempt under way.
+        Ends by ``plan.deadline_s`` at the latest, or earlier where the request that this is
+        done for must (``ctrfs.deadlines``), cancelling an attempt under way.
 
         Args:
             attempt: One exchange; raises ``AttemptFailedError`` where it fails.
@@ -179,8 +180,10 @@ class Retrier:
             RemoteStalledError: The deadline passed while an attempt was under way.
         """
         attempts = Attempts()
-        # The deadline is a reading of the injected clock; trio has its own.
-        timeout_s = max(0.0, plan.deadline_s - self._clock.monotonic_s())
+        # The plan's deadline is a reading of the injected clock; trio has its own.
+        now_s = self._clock.monotonic_s()
+        timeout_s = min(max(0.0, plan.deadline_s - now_s), deadlines.remaining_s())
+        plan = replace(plan, deadline_s=now_s + timeout_s)
         with trio.move_on_after(timeout_s):
             return await self._run(attempt, attempts, plan)
         message = f"no answer within {timeout_s:.0f} s"

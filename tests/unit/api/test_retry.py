@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from tests.unit.api.fake_transport import VirtualClock
 
-from ctrfs import errors
+from ctrfs import deadlines, errors
 from ctrfs.api.failures import AttemptFailedError, Failure
 from ctrfs.api.retry import (
     RETRY_AFTER_S_MAX,
@@ -257,3 +257,39 @@ async def test_a_creation_cut_while_waiting_for_a_connection_is_not_uncertain(
         await retrier.run(
             waits_for_a_connection, plan=plan(Repeat.IF_SURELY_NOT_DONE, deadline_s=30.0)
         )
+
+
+async def test_the_deadline_of_the_request_that_it_is_done_for_ends_a_call_earlier(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with deadlines.within(4.0), pytest.raises(errors.RemoteStalledError, match="4 s"):
+        await run(Script(1e6), plan(deadline_s=30.0))
+
+    assert trio.current_time() == pytest.approx(4.0)
+
+
+async def test_the_deadline_of_the_request_leaves_the_earlier_one_of_the_call_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with deadlines.within(100.0), pytest.raises(errors.RemoteStalledError):
+        await run(Script(1e6), plan(deadline_s=30.0))
+
+    assert trio.current_time() == pytest.approx(30.0)
+
+
+async def test_a_creation_cut_by_the_deadline_of_the_request_is_uncertain(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with deadlines.within(4.0), pytest.raises(errors.RemoteUncertainError):
+        await run(Script(1e6), plan(Repeat.IF_SURELY_NOT_DONE, deadline_s=30.0))
+
+
+async def test_no_wait_begins_that_the_deadline_of_the_request_would_cut(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    script = Script(failure(429, error=errors.RemoteBusyError("later"), retry_after="20"), "done")
+
+    with deadlines.within(10.0), pytest.raises(errors.RemoteBusyError):
+        await run(script, plan())
+
+    assert trio.current_time() == 0.0
