@@ -115,6 +115,8 @@ class ContentConfig:
     """Largest file that is sent. 512 MB is the limit of the service's sister API."""
     stall_timeout_s: float = 60.0
     """How long a read waits with no byte arriving."""
+    transfer_timeout_s: float = 600.0
+    """How long a read, or the upload of one file, may take in all, retries included."""
     download_retries_max: int = 2
     chunk_bytes: int = 256 * KIB
 

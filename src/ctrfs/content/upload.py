@@ -1,27 +1,44 @@
 """Sends the bytes of one file, so that in the end they are on the service exactly once.
 
 An upload whose answer got lost may have been carried out. Before sending again, the listing
-is searched for a file that nobody has known before and that can only be this one.
+is searched for a file that nobody has known before and that can only be this one; more than
+once, since listings may lag behind uploads.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.api.protocol import ContainersApi
+from ctrfs.config import ContentConfig
 from ctrfs.content.identity import new_hasher
 from ctrfs.content.open_file import Outgoing
-from ctrfs.errors import RemoteError, RemoteProtocolError, RemoteUncertainError
+from ctrfs.errors import (
+    ContainerExpiredError,
+    RemoteError,
+    RemoteNotFoundError,
+    RemoteProtocolError,
+    RemoteUncertainError,
+)
 
-# An uncertain answer comes after the deadlines of ``api`` have passed: minutes, at worst.
-SENDS_AGAIN_MAX: Final = 2
-BACKOFF_S: Final = 0.5
+IsKnown: TypeAlias = Callable[[FileId], bool]
+
+# With one answer in ten lost, six sends leave one close in a million to fail.
+SENDS_MAX: Final = 6
+# When to look for an upload whose answer got lost, as pauses before each look: only a look
+# some seconds after the upload shows, on a service whose listings lag, that it is not there.
+# The looks after ``LISTING_LAG_S`` are for where that one fails.
+LOOK_PAUSES_S: Final = (0.0, 2.0, 5.0, 5.0, 10.0)
+LISTING_LAG_S: Final = 7.0
+# Uploads of open outcome that are remembered; each is some hundred bytes.
+DOUBTS_MAX: Final = 4096
 
 # Source: docs/api-notes.md; every path seen so far lies there.
 DATA_ROOT: Final = "/mnt/data/"
@@ -29,11 +46,26 @@ DATA_ROOT: Final = "/mnt/data/"
 log = logging.getLogger(__name__)
 
 
-class Uploader:
-    """Sends files; owns no state."""
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """What makes two uploads the same."""
 
-    def __init__(self, api: ContainersApi) -> None:
+    container_id: ContainerId
+    stored_name: str
+    digest: str
+
+
+class Uploader:
+    """Sends files.
+
+    Invariant: ``_doubts`` has each upload of this mount that may be on the service though
+    nobody has been told so, with what was known before it began.
+    """
+
+    def __init__(self, api: ContainersApi, config: ContentConfig | None = None) -> None:
         self._api = api
+        self._config = config or ContentConfig()
+        self._doubts: dict[_Upload, IsKnown] = {}
 
     async def send(
         self,
@@ -41,64 +73,127 @@ class Uploader:
         *,
         stored_name: str,
         outgoing: Outgoing,
-        is_known: Callable[[FileId], bool],
+        is_known: IsKnown,
+        look_first: bool = False,
     ) -> ContainerFile:
         """Store the bytes of ``outgoing`` as a new file, and return the service's facts of it.
 
-        Cancelling leaves open whether the file exists.
+        Takes at most ``config.transfer_timeout_s``. Cancelling leaves open whether the file
+        exists; the next send of the same bytes to the same name looks for it first.
 
         Args:
             container_id: Where to.
             stored_name: The name to ask for, slashes included.
             outgoing: The bytes.
             is_known: Whether an id is of a file that was there before: never taken for ours.
+                Must go on to mean what was there when this was called.
+            look_first: The upload may have been made by an earlier mount: nothing is sent
+                before the listing has been searched for it.
 
         Raises:
             RemoteUncertainError: The file may exist; looking for it failed, or it was not
                 found and sending again fared no better.
             RemoteProtocolError: The service says that it stored another number of bytes.
-            RemoteError: The service refused.
+            RemoteError: The service refused, or what ``look_first`` asks for failed.
         """
-        for again in range(SENDS_AGAIN_MAX + 1):
-            try:
-                stored = await self._api.create_file(
-                    container_id, name=stored_name, body=outgoing.body
-                )
-            except RemoteUncertainError as error:
-                found = await self._look_for(container_id, stored_name, outgoing, is_known, error)
-                if found is not None:
-                    log.info("upload of %s had arrived as %s", stored_name, found.id)
-                    return found
-                if again == SENDS_AGAIN_MAX:
-                    raise
-                await trio.sleep(BACKOFF_S * 2**again)
-            else:
-                return _checked(stored, outgoing)
-        raise AssertionError("the loop returns or raises")
+        upload = _Upload(container_id, stored_name, outgoing.digest)
+        timeout_s = self._config.transfer_timeout_s
+        with trio.move_on_after(timeout_s):
+            return await self._send(upload, outgoing, is_known, look_first=look_first)
+        raise RemoteUncertainError(f"the upload did not get through within {timeout_s:g} s")
 
-    async def _look_for(
-        self,
-        container_id: ContainerId,
-        stored_name: str,
-        outgoing: Outgoing,
-        is_known: Callable[[FileId], bool],
-        uncertain: RemoteUncertainError,
-    ) -> ContainerFile | None:
-        """Return the file that the lost answer was about; None if it is not there."""
+    async def _send(
+        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown, *, look_first: bool
+    ) -> ContainerFile:
+        found: ContainerFile | None = None
+        if upload in self._doubts:
+            found = await self._look(upload, outgoing, self._doubts[upload], for_s=LISTING_LAG_S)
+        elif look_first:
+            found = await self._look(upload, outgoing, is_known, for_s=0.0)
+        sends = 0
+        while found is None:
+            try:
+                return await self._send_once(upload, outgoing, is_known)
+            except RemoteUncertainError as error:
+                uncertain = error
+            sends += 1
+            is_known = self._doubts[upload]
+            try:
+                found = await self._look(upload, outgoing, is_known, for_s=LISTING_LAG_S)
+            except (RemoteNotFoundError, ContainerExpiredError):
+                raise  # with the container the upload is gone, too
+            except RemoteError as error:
+                log.info("cannot see whether an upload of %s arrived: %s", upload, error)
+                raise uncertain from error
+            if found is None and sends == SENDS_MAX:
+                raise uncertain
+        log.info("upload of %s had arrived as %s", upload.stored_name, found.id)
+        self._doubts.pop(upload, None)
+        return found
+
+    async def _send_once(
+        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown
+    ) -> ContainerFile:
+        """Send, with the upload in ``_doubts`` for as long as its outcome is open."""
+        was_in_doubt = upload in self._doubts
+        self._doubt(upload, is_known)
         try:
-            listing = await self._api.list_files(container_id)
-            for file in reversed(listing.items):  # newest first
-                if is_known(file.id) or file.size_bytes != outgoing.size_bytes:
-                    continue
-                if file.path in paths_with_digest(stored_name, outgoing.digest):
-                    return file
-                if file.path in paths_without_digest(stored_name) and await self._holds(
-                    file, outgoing.digest
-                ):
-                    return file
-        except RemoteError as error:
-            log.info("cannot see whether the upload of %s arrived: %s", stored_name, error)
-            raise uncertain from error
+            stored = await self._api.create_file(
+                upload.container_id, name=upload.stored_name, body=outgoing.body
+            )
+        except RemoteUncertainError:
+            raise
+        except RemoteError:
+            if not was_in_doubt:
+                self._doubts.pop(upload, None)
+            raise
+        self._doubts.pop(upload, None)
+        return _checked(stored, outgoing)
+
+    def _doubt(self, upload: _Upload, is_known: IsKnown) -> None:
+        self._doubts.setdefault(upload, is_known)
+        while len(self._doubts) > DOUBTS_MAX:
+            del self._doubts[next(iter(self._doubts))]
+
+    async def _look(
+        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown, *, for_s: float
+    ) -> ContainerFile | None:
+        """Return the file that an upload has made; None if it is not listed ``for_s`` later.
+
+        Raises:
+            RemoteError: The last look failed, so that nothing can be said.
+        """
+        passed_s = 0.0
+        failure: RemoteError | None = None
+        for pause_s in LOOK_PAUSES_S:
+            await trio.sleep(pause_s)
+            passed_s += pause_s
+            try:
+                found = await self._listed(upload, outgoing, is_known)
+            except (RemoteNotFoundError, ContainerExpiredError):
+                raise
+            except RemoteError as error:
+                failure = error
+                continue
+            failure = None
+            if found is not None or passed_s >= for_s:
+                return found
+        assert failure is not None, "the pauses add up to more than any wait asked for"
+        raise failure
+
+    async def _listed(
+        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown
+    ) -> ContainerFile | None:
+        listing = await self._api.list_files(upload.container_id)
+        with_digest = paths_with_digest(upload.stored_name, upload.digest)
+        without_digest = paths_without_digest(upload.stored_name)
+        for file in reversed(listing.items):  # newest first
+            if is_known(file.id) or file.size_bytes not in {None, outgoing.size_bytes}:
+                continue
+            if file.path in with_digest:
+                return file
+            if file.path in without_digest and await self._holds(file, upload.digest):
+                return file
         return None
 
     async def _holds(self, file: ContainerFile, digest: str) -> bool:

@@ -132,7 +132,7 @@ def build_floors(
         namespace=namespace,
         naming=naming,
         store=store,
-        uploader=Uploader(api),
+        uploader=Uploader(api, config.content),
         overlay=overlay,
         local=local,
         unsent=unsent,

@@ -114,6 +114,9 @@ class FakeService(ContainersApi):
         self.uploads: list[tuple[str, bytes]] = []
         self.upload_answers: list[ContainerFile | CtrfsError] = []
         self.listings: list[Listing[ContainerFile] | CtrfsError] = []
+        """Given one after another, the last one again and again."""
+        self.looks_at_s: list[float] = []
+        """When each listing was asked for."""
 
     @override
     @asynccontextmanager
@@ -145,7 +148,8 @@ class FakeService(ContainersApi):
     @override
     async def list_files(self, container_id: ContainerId) -> Listing[ContainerFile]:
         await trio.lowlevel.checkpoint()
-        answer = self.listings.pop(0)
+        self.looks_at_s.append(trio.current_time())
+        answer = self.listings.pop(0) if len(self.listings) > 1 else self.listings[0]
         if isinstance(answer, CtrfsError):
             raise answer
         return answer

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Container
+
 import pytest
+import trio
 import trio.testing
 from tests.unit.content.fake_service import (
     CONTAINER,
@@ -13,10 +16,13 @@ from tests.unit.content.fake_service import (
 
 from ctrfs.api.models import ContainerFile, FileId, Listing
 from ctrfs.api.protocol import UploadBody
+from ctrfs.config import ContentConfig
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import Outgoing
 from ctrfs.content.upload import Uploader
 from ctrfs.errors import (
+    RemoteBusyError,
+    RemoteNotFoundError,
     RemoteProtocolError,
     RemoteUnavailableError,
     RemoteUncertainError,
@@ -46,12 +52,23 @@ def stored(path: str, *, file_id: FileId = NEW, size_bytes: int | None = 50) -> 
     )
 
 
-async def send(service: FakeService, stored_name: str = "plots/fig.png") -> ContainerFile:
-    return await Uploader(service).send(
+STORED = stored(f"/mnt/data/plots/{DIGEST}-fig.png")
+NOTHING: Listing[ContainerFile] = Listing(items=())
+
+
+async def send(
+    service: FakeService,
+    *,
+    uploader: Uploader | None = None,
+    known: Container[FileId] = (FILE,),
+    look_first: bool = False,
+) -> ContainerFile:
+    return await (uploader or Uploader(service)).send(
         CONTAINER,
-        stored_name=stored_name,
+        stored_name="plots/fig.png",
         outgoing=outgoing(),
-        is_known=lambda file_id: file_id == FILE,
+        is_known=lambda file_id: file_id in known,
+        look_first=look_first,
     )
 
 
@@ -111,29 +128,148 @@ async def test_no_file_but_ours_is_taken_for_the_upload(
     assert len(service.uploads) == 2
 
 
-async def test_an_upload_is_sent_three_times_at_most(
+async def test_an_upload_is_found_though_the_listing_names_no_lengths() -> None:
+    service = FakeService()
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [Listing(items=(stored(STORED.path, size_bytes=None),))]
+
+    assert (await send(service)).id == NEW
+    assert len(service.uploads) == 1
+
+
+async def test_an_upload_is_sent_six_times_at_most(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     service = FakeService()
-    service.upload_answers = [RemoteUncertainError(str(number)) for number in range(4)]
-    service.listings = [Listing(items=())] * 4
+    service.upload_answers = [RemoteUncertainError(str(number)) for number in range(9)]
+    service.listings = [NOTHING]
 
-    with pytest.raises(RemoteUncertainError, match="2"):
+    with pytest.raises(RemoteUncertainError, match="5"):
         await send(service)
-    assert len(service.uploads) == 3
-    assert len(service.listings) == 1
+    assert len(service.uploads) == 6
 
 
-async def test_an_upload_that_cannot_be_looked_for_is_not_sent_again() -> None:
+async def test_a_whole_send_ends_at_its_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    service = FakeService()
+    service.upload_answers = [RemoteUncertainError(str(number)) for number in range(9)]
+    service.listings = [NOTHING]
+
+    with pytest.raises(RemoteUncertainError, match="10 s"):
+        await send(service, uploader=Uploader(service, ContentConfig(transfer_timeout_s=10.0)))
+    assert trio.current_time() == 10.0
+    assert len(service.uploads) == 2
+
+
+async def test_an_upload_that_a_lagging_listing_shows_seconds_later_is_not_sent_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service = FakeService()
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [NOTHING, NOTHING, Listing(items=(STORED,))]
+
+    assert (await send(service)).id == NEW
+    assert service.looks_at_s == [0.0, 2.0, 7.0]
+    assert len(service.uploads) == 1
+
+
+async def test_a_look_that_fails_is_made_again(autojump_clock: trio.testing.MockClock) -> None:
+    service = FakeService()
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [*[RemoteUnavailableError("no route")] * 4, Listing(items=(STORED,))]
+
+    assert (await send(service)).id == NEW
+    assert len(service.uploads) == 1
+
+
+async def test_an_upload_that_cannot_be_looked_for_is_not_sent_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     service = FakeService()
     uncertain = RemoteUncertainError("no answer")
     service.upload_answers = [uncertain]
-    service.listings = [RemoteUnavailableError("no route")]
+    service.listings = [NOTHING, RemoteUnavailableError("no route")]
 
     with pytest.raises(RemoteUncertainError) as caught:
         await send(service)
     assert caught.value is uncertain
     assert len(service.uploads) == 1
+
+
+async def test_an_upload_into_a_container_that_is_gone_ends_at_once() -> None:
+    service = FakeService()
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [RemoteNotFoundError("no such container")]
+
+    with pytest.raises(RemoteNotFoundError):
+        await send(service)
+
+
+async def test_an_upload_of_an_earlier_mount_is_looked_for_before_anything_is_sent() -> None:
+    service = FakeService()
+    service.listings = [Listing(items=(STORED,))]
+
+    assert (await send(service, look_first=True)).id == NEW
+    assert service.uploads == []
+
+
+async def test_an_upload_that_no_earlier_mount_made_is_sent_after_one_look() -> None:
+    service = FakeService()
+    service.upload_answers = [STORED]
+    service.listings = [NOTHING]
+
+    assert (await send(service, look_first=True)).id == NEW
+    assert (len(service.looks_at_s), len(service.uploads)) == (1, 1)
+
+
+async def test_nothing_is_sent_while_it_cannot_be_seen_whether_an_earlier_mount_sent_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service = FakeService()
+    service.listings = [RemoteUnavailableError("no route")]
+
+    with pytest.raises(RemoteUnavailableError, match="no route"):
+        await send(service, look_first=True)
+    assert service.uploads == []
+
+
+async def test_the_next_send_looks_for_an_upload_whose_outcome_stayed_open(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service = FakeService()
+    uploader = Uploader(service)
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [RemoteUnavailableError("no route")]
+    with pytest.raises(RemoteUncertainError):
+        await send(service, uploader=uploader)
+    service.listings = [Listing(items=(STORED,))]
+
+    # By now the tree shows the stray file, but nobody knew it when it was sent.
+    assert (await send(service, uploader=uploader, known={FILE, NEW})).id == NEW
+    assert len(service.uploads) == 1
+
+
+async def test_the_next_send_looks_for_an_upload_that_was_cancelled() -> None:
+    service = FakeService()
+    uploader = Uploader(service)
+    service.upload_answers = [STORED]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await send(service, uploader=uploader)
+    service.listings = [Listing(items=(STORED,))]
+
+    assert (await send(service, uploader=uploader)).id == NEW
+    assert service.uploads == []
+
+
+async def test_a_refused_upload_leaves_no_doubt() -> None:
+    service = FakeService()
+    uploader = Uploader(service)
+    service.upload_answers = [RemoteBusyError("later"), STORED]
+    with pytest.raises(RemoteBusyError):
+        await send(service, uploader=uploader)
+
+    await send(service, uploader=uploader)
+    assert service.looks_at_s == []
 
 
 async def test_another_length_than_was_sent_is_an_error() -> None:
