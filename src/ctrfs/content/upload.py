@@ -205,6 +205,11 @@ class Uploader:
         return hasher.hexdigest() == digest
 
 
+def lookalikes(stored_name: str, digest: str) -> frozenset[str]:
+    """Return all stored paths that an upload of that name and digest can end at."""
+    return paths_with_digest(stored_name, digest) | paths_without_digest(stored_name)
+
+
 def paths_with_digest(stored_name: str, digest: str) -> frozenset[str]:
     """Return what servers make of an uploaded name when they put the hash before it.
 

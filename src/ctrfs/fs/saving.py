@@ -15,6 +15,7 @@ import trio
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import FileState, OpenFile, Outgoing
+from ctrfs.content.upload import lookalikes
 from ctrfs.disk.local_entries import LocalFileRow
 from ctrfs.disk.unsent import UnsentRow
 from ctrfs.errors import (
@@ -266,13 +267,24 @@ class Saver:
         self, owner: ContainerDirectory, name: str, outgoing: Outgoing
     ) -> ContainerFile:
         container_id = owner.container.id
+        # As of now: a listing that comes during the upload may have what it stores, and that
+        # must be taken for ours. Of all ids only those count that could be mistaken for it.
+        paths = lookalikes(name, outgoing.digest)
+        shown = frozenset(
+            file_id
+            for file_id, node in owner.files.items()
+            if node.remote is not None and node.remote.path in paths
+        )
+
+        def is_known(file_id: FileId) -> bool:
+            return file_id in shown or self._parts.namespace.is_hidden(owner, file_id)
 
         async def send() -> ContainerFile:
             return await self._parts.uploader.send(
                 container_id,
                 stored_name=name,
                 outgoing=outgoing,
-                is_known=lambda file_id: self._parts.namespace.is_known(owner, file_id),
+                is_known=is_known,
             )
 
         try:

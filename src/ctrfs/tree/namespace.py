@@ -202,10 +202,6 @@ class Namespace:
         """Tell whether a stored file is not shown because it is going to be deleted."""
         return self._own(owner).is_removed(file_id)
 
-    def is_known(self, owner: ContainerDirectory, file_id: FileId) -> bool:
-        """Tell whether a stored file is shown, or hidden because it is going to be deleted."""
-        return file_id in owner.files or self.is_hidden(owner, file_id)
-
     def unhide(self, owner: ContainerDirectory, file_id: FileId) -> None:
         """Show a stored file again that could not be deleted."""
         self._own(owner).unremove(file_id)
