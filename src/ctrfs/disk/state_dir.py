@@ -80,6 +80,35 @@ class StateDirectory:
             stack.callback(database.close)
             yield cls(path=path, slot=slot, database=database)
 
+    @classmethod
+    @contextmanager
+    def open_slot(cls, path: Path, *, clock: Clock) -> Iterator[StateDirectory]:
+        """Take one given slot, as the mount would that left it; nobody else holds it meanwhile.
+
+        Args:
+            path: One of ``slot_paths``.
+            clock: As for ``open``.
+
+        Raises:
+            MountError: Somebody else holds it; or as for ``open``.
+            LocalDiskError: There is no such slot, or the disk failed us.
+        """
+        with ExitStack() as stack:
+            try:
+                home_fd = _open_directory(
+                    path.parent.name, _open_parent(path.parent, stack), path.parent, stack
+                )
+                slot_fd = _open_directory(path.name, home_fd, path, stack)
+                if not _lock_slot(slot_fd, stack, clock):
+                    raise MountError(f"{path} is in use by a mount")
+                _check_format(path, slot_fd)
+                _make_directory("spool", slot_fd, path / "spool", stack)
+            except OSError as error:
+                raise error_from_os_error(error, f"open the state in {path}") from error
+            database = StateDatabase(path / "state.db")
+            stack.callback(database.close)
+            yield cls(path=path, slot=int(path.name), database=database)
+
 
 def directory_name(binding: str) -> str:
     """Return the name of the directory of ``binding``: readable, and unlike any other's."""
@@ -131,18 +160,24 @@ def _take_slot(home: Path, home_fd: int, stack: ExitStack, clock: Clock) -> tupl
     for slot in range(SLOTS_MAX):
         with ExitStack() as attempt:
             slot_fd = _make_directory(str(slot), home_fd, home / str(slot), attempt)
-            lock_fd = os.open("lock", _OPEN_FILE, 0o600, dir_fd=slot_fd)
-            attempt.callback(os.close, lock_fd)
-            try:
-                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            # The text is for people; the lock is what counts, and it ends with the process.
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, f"{os.getpid()} {clock.wall_ns() // NS_PER_S}\n".encode(), 0)
-            stack.push(attempt.pop_all())
-            return slot, slot_fd
+            if _lock_slot(slot_fd, attempt, clock):
+                stack.push(attempt.pop_all())
+                return slot, slot_fd
     raise MountError(f"{SLOTS_MAX} mounts hold {home} already")
+
+
+def _lock_slot(slot_fd: int, stack: ExitStack, clock: Clock) -> bool:
+    """Lock a slot until ``stack`` ends; tell whether nobody else holds it."""
+    lock_fd = os.open("lock", _OPEN_FILE, 0o600, dir_fd=slot_fd)
+    stack.callback(os.close, lock_fd)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # The text is for people; the lock is what counts, and it ends with the process.
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, f"{os.getpid()} {clock.wall_ns() // NS_PER_S}\n".encode(), 0)
+    return True
 
 
 def _check_format(path: Path, slot_fd: int) -> None:

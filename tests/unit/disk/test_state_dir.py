@@ -9,7 +9,7 @@ from tests.unit.disk.clocks import StoppedClock
 
 from ctrfs.disk.overlay import Overlay, OverlayRow
 from ctrfs.disk.state_dir import StateDirectory, directory_name, slot_paths
-from ctrfs.errors import MountError
+from ctrfs.errors import LocalDiskError, MountError
 
 SOURCE = "openai:https://api.openai.com/v1 key 1a2b"
 
@@ -40,6 +40,32 @@ def test_two_mounts_of_one_source_live_side_by_side(tmp_path: Path) -> None:
         assert (first.slot, second.slot) == (0, 1)
         assert first.path.parent == second.path.parent
     assert slot_paths(tmp_path, SOURCE) == [first.path, second.path]
+
+
+def test_a_given_slot_is_taken_only_while_nobody_holds_it(tmp_path: Path) -> None:
+    with StateDirectory.open(tmp_path, SOURCE, clock=StoppedClock()) as state:
+        Overlay(state.database).put("cntr_1", "cfile_1", OverlayRow(mode=0o600))
+        path = state.path
+
+        with (
+            pytest.raises(MountError, match="in use by a mount"),
+            StateDirectory.open_slot(path, clock=StoppedClock()),
+        ):
+            pass
+    with StateDirectory.open_slot(path, clock=StoppedClock()) as state:
+        assert Overlay(state.database).load("cntr_1") == {"cfile_1": OverlayRow(mode=0o600)}
+        with StateDirectory.open(tmp_path, SOURCE, clock=StoppedClock()) as beside:
+            assert (state.slot, beside.slot) == (0, 1)
+
+
+def test_a_slot_that_was_never_used_is_not_made(tmp_path: Path) -> None:
+    with (
+        pytest.raises(LocalDiskError, match="No such file"),
+        StateDirectory.open_slot(tmp_path / "0", clock=StoppedClock()),
+    ):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_slot_is_free_again_when_its_mount_failed(tmp_path: Path) -> None:
