@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from ctrfs.errors import NoSuchEntryError
 from ctrfs.fs.attributes import Attributes, EntryKind
 from ctrfs.fs.parts import Parts
@@ -113,6 +115,7 @@ class ControlDirectory:
         facts = {
             "version": self._version,
             "source": self._source,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
             "open_handles": len(self._parts.handles),
             "inodes": len(self._parts.tree.inodes),
             "spool_bytes": self._parts.store.bytes_used,
