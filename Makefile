@@ -12,7 +12,7 @@ help:  ## list the targets
 $(VENV)/.ready: pyproject.toml scripts/dev-requirements.txt scripts/bootstrap
 	@scripts/bootstrap
 
-.PHONY: setup hooks format lint types architecture check
+.PHONY: setup hooks format lint types architecture security check
 setup: $(VENV)/.ready  ## install what is missing: system packages, .venv, locked dependencies
 hooks: setup  ## run the quick checks at each commit
 	$(RUN)pre-commit install
@@ -27,7 +27,10 @@ types: setup  ## mypy, strict
 	$(RUN)mypy src tests scripts
 architecture: setup  ## the floors: who may import whom, how long a module may be
 	$(PYTEST) -q tests/test_architecture.py
-check: lint types architecture  ## what must pass before a commit, in a minute
+security: setup  ## bandit over the code, known vulnerabilities of the locked dependencies
+	$(RUN)bandit --quiet --recursive --configfile pyproject.toml src scripts
+	$(RUN)python scripts/check_advisories.py
+check: lint types architecture security  ## what must pass before a commit, in a minute
 
 .PHONY: test test-fast coverage
 test: setup  ## all tests; without /dev/fuse the mounted ones are skipped and counted

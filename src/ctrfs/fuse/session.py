@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
+import subprocess  # nosec B404  # to call umount
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 
 SUBTYPE: Final = "ctrfs"
 # Handlers that may wait at once. Each waiting read or lookup holds one, and a mount whose
-# handlers all wait answers nobody; pyfuse3's default of 99 is one wide grep -r away.
-_HANDLERS_MAX: Final = 512
+# handlers all wait answers nobody, not even df; pyfuse3's default of 99 is one wide grep -r
+# away. One that waits takes some 20 KiB.
+_HANDLERS_MAX: Final = 4096
 # Tasks that wait for the next request; more only cost memory.
 _IDLE_HANDLERS_MAX: Final = 4
 # How long to wait for the notifying thread before the session is given up instead of closed.
@@ -173,7 +174,7 @@ def _content(file: IO[bytes]) -> str:
 def _unmount_lazily(mountpoint: Path) -> None:
     command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
     try:
-        subprocess.run(  # noqa: S603  # fixed words and our own mount point
+        subprocess.run(  # noqa: S603  # nosec B603  # fixed words and our own mount point
             [*command, str(mountpoint)],
             check=False,
             capture_output=True,

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import stat
-import subprocess
+import subprocess  # nosec B404  # for its constants
 import sys
 import tempfile
 from collections.abc import AsyncIterator

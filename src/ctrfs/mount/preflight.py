@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import stat
-import subprocess
+import subprocess  # nosec B404  # to call umount
 from pathlib import Path
 from typing import Final
 
@@ -106,7 +106,7 @@ def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
     else:
         command = [FUSERMOUNT, "-u", *(["-z"] if lazily else [])]
     try:
-        done = subprocess.run(  # noqa: S603  # fixed words and a path
+        done = subprocess.run(  # noqa: S603  # nosec B603  # fixed words and a path
             [*command, "--", str(mountpoint)],
             check=False,
             capture_output=True,

@@ -49,7 +49,15 @@ CREATE TABLE stored_files (
     id TEXT PRIMARY KEY, name BLOB NOT NULL, purpose TEXT NOT NULL, size_bytes INTEGER NOT NULL,
     created_at_s INTEGER NOT NULL, blob TEXT NOT NULL, digest TEXT NOT NULL);
 """
-_FILE_COLUMNS: Final = "sequence, id, container_id, path, size_bytes, source, created_at_s, listed_from_ns, blob, digest"
+_FILES: Final = (
+    "SELECT sequence, id, container_id, path, size_bytes, source, created_at_s, listed_from_ns,"
+    " blob, digest FROM files WHERE NOT is_removed"
+)
+# Every table whose rows name a blob: how to see them, how to drop one.
+_BLOB_TABLES: Final = (
+    ("SELECT id, blob FROM files", "DELETE FROM files WHERE id = ?"),
+    ("SELECT id, blob FROM stored_files", "DELETE FROM stored_files WHERE id = ?"),
+)
 # How far ``last_active_at`` on disk may lag: a kill then ends a container this much too early.
 _ACTIVITY_LAG_NS: Final = 5 * NS_PER_S
 # A deleted row stays as a place in the order, so that a walk whose last row it was goes on.
@@ -184,7 +192,7 @@ class ServiceState:
     def file(self, container_id: str, file_id: str) -> FileRecord | None:
         """Return the file, or None."""
         row = self._database.execute(
-            f"SELECT {_FILE_COLUMNS} FROM files WHERE container_id = ? AND id = ? AND NOT is_removed",  # noqa: S608  # our own column names
+            f"{_FILES} AND container_id = ? AND id = ?",
             (container_id, file_id),
         ).fetchone()
         return None if row is None else _file_from_row(row)
@@ -192,8 +200,7 @@ class ServiceState:
     def same_file(self, container_id: str, *, path: str, digest: str) -> FileRecord | None:
         """Return the oldest file of that path and those bytes, or None."""
         row = self._database.execute(
-            f"SELECT {_FILE_COLUMNS} FROM files WHERE container_id = ? AND path = ? AND digest = ?"  # noqa: S608  # our own column names
-            " AND NOT is_removed ORDER BY sequence LIMIT 1",
+            f"{_FILES} AND container_id = ? AND path = ? AND digest = ? ORDER BY sequence LIMIT 1",
             (container_id, _bytes(path), digest),
         ).fetchone()
         return None if row is None else _file_from_row(row)
@@ -215,8 +222,7 @@ class ServiceState:
             condition = f" AND (created_at_s, sequence) {comparison} (?, ?)"
             values += position
         rows = self._database.execute(
-            f"SELECT {_FILE_COLUMNS} FROM files WHERE container_id = ? AND listed_from_ns <= ?"  # noqa: S608  # constants
-            f" AND NOT is_removed{condition}"
+            f"{_FILES} AND container_id = ? AND listed_from_ns <= ?{condition}"
             f" ORDER BY created_at_s {order}, sequence {order} LIMIT ?",
             [*values, limit],
         ).fetchall()
@@ -328,13 +334,13 @@ class ServiceState:
         wanted: set[str] = set()
         self._database.execute("BEGIN")
         self._database.execute("DELETE FROM files WHERE is_removed")
-        for table in ("files", "stored_files"):
-            rows = self._database.execute(f"SELECT id, blob FROM {table}").fetchall()  # noqa: S608  # two constants
+        for select, delete in _BLOB_TABLES:
+            rows = self._database.execute(select).fetchall()
             for row_id, blob in rows:
                 if blob in present:
                     wanted.add(blob)
                 else:
-                    self._database.execute(f"DELETE FROM {table} WHERE id = ?", (row_id,))  # noqa: S608  # two constants
+                    self._database.execute(delete, (row_id,))
         self._database.execute("COMMIT")
         self.blobs.sweep(wanted)
 
