@@ -142,6 +142,7 @@ class Mount:
         self.home = directory / "home"
         self.source = source
         self.options = tuple(options)
+        self.program = ctrfs()
         self.log_path = directory / "daemon.log"
         self.environment = environment_for(self.home, service=service) | dict(environment or {})
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -194,7 +195,7 @@ class Mount:
         options = ["-o", ",".join(self.options)] if self.options else []
         with self.log_path.open("ab") as log:
             self._daemon = subprocess.Popen(
-                ctrfs("mount", self.source, self.point, *options, "--foreground"),
+                [*self.program, "mount", self.source, self.point, *options, "--foreground"],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
