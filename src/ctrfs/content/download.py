@@ -20,6 +20,7 @@ import trio
 from ctrfs.api.protocol import ContainersApi, ContentStream
 from ctrfs.config import ContentConfig
 from ctrfs.content.identity import ContentIdentity, new_hasher
+from ctrfs.content.pace import Pace
 from ctrfs.disk.spool import SpoolFile
 from ctrfs.errors import (
     ContainerExpiredError,
@@ -34,11 +35,15 @@ from ctrfs.errors import (
     StaleHandleError,
     TruncatedContentError,
 )
+from ctrfs.units import MIB
 
 StartSoon: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
 # The service's own hiccups last seconds; waiting much longer than a request takes gains nothing.
 BACKOFF_S: Final = 0.5
+# A line that carried so much before it broke is worth as many further attempts as the first:
+# else no file of many GB would ever come over a line that breaks now and then.
+WORTHWHILE_BYTES: Final = 1 * MIB
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +91,7 @@ class Download:
         self._flight: _Flight | None = None
         self._received = 0
         self._hasher = new_hasher()
+        self._pace = Pace(config.stall_timeout_s)
         self.watermark = 0
         self.length_bytes = identity.size_bytes
         self.is_complete = False
@@ -93,10 +99,12 @@ class Download:
     async def wait_until(self, end: int) -> None:
         """Return once the first ``end`` bytes can be read, or all if the file is shorter.
 
-        Cancelling the wait leaves the download running for others.
+        Cancelling the wait leaves the download running for others. Bytes before ``end`` that
+        arrive are a reason to wait on, up to ``config.transfer_timeout_s`` in all.
 
         Raises:
-            RemoteStalledError: Nothing arrived for ``config.stall_timeout_s``.
+            RemoteStalledError: Nothing, or next to nothing (``pace``), arrived for
+                ``config.stall_timeout_s``; or the whole took too long.
             StaleHandleError: The service does not have the file any more.
             ContentError: Length or hash are wrong, retries included.
             LocalDiskFullError: The spool has no room.
@@ -128,16 +136,28 @@ class Download:
         if is_reached():
             return
         flight = self._flight or self._take_off()
+        began_s = trio.current_time()
+        end_s = began_s + self._config.transfer_timeout_s
+        # Whoever comes to a download that already crawls waits as long as all others.
+        patient_until_s = began_s + self._config.stall_timeout_s
         while not (is_reached() or flight.is_over):
-            with trio.move_on_after(self._config.stall_timeout_s) as patience:
+            with trio.move_on_at(min(patient_until_s, end_s)) as patience:
                 await self._progress.park()
+            patient_until_s = max(patient_until_s, self._pace.lasts_until_s())
             if patience.cancelled_caught:
-                raise RemoteStalledError(
-                    f"no byte of {self._identity.file_id} came for "
-                    f"{self._config.stall_timeout_s:g} s"
-                )
+                self._check_patience(patient_until_s, end_s)
         if not is_reached():
             raise flight.error
+
+    def _check_patience(self, patient_until_s: float, end_s: float) -> None:
+        now_s = trio.current_time()
+        file_id = self._identity.file_id
+        if now_s >= end_s:
+            timeout_s = self._config.transfer_timeout_s
+            raise RemoteStalledError(f"bytes of {file_id} did not come within {timeout_s:g} s")
+        if now_s >= patient_until_s:
+            timeout_s = self._config.stall_timeout_s
+            raise RemoteStalledError(f"hardly a byte of {file_id} came for {timeout_s:g} s")
 
     def _take_off(self) -> _Flight:
         # Not async on purpose: no task may run between "no flight" and "recorded".
@@ -166,15 +186,19 @@ class Download:
 
     async def _fetch(self) -> None:
         """Bring all bytes into the spool file, with as many attempts as allowed."""
-        failure = await self._attempt()
-        for retry in range(self._config.download_retries_max):
+        retries = 0
+        while True:
+            received_before = self._received
+            failure = await self._attempt()
             if failure is None:
                 return
+            if self._received - received_before >= WORTHWHILE_BYTES:
+                retries = 0
+            if retries == self._config.download_retries_max:
+                break
             log.info("download of %s again: %s", self._identity.file_id, failure)
-            await trio.sleep(BACKOFF_S * 2**retry)
-            failure = await self._attempt()
-        if failure is None:
-            return
+            await trio.sleep(BACKOFF_S * 2**retries)
+            retries += 1
         if isinstance(failure, ContentError):
             # Nothing that came is to be trusted; the next reader begins afresh.
             self.watermark = 0
@@ -199,8 +223,9 @@ class Download:
         try:
             self._begin(stream)
             position = stream.offset
+            began_s = trio.current_time()
             async with _closing(stream.pieces()) as pieces:
-                async for piece in pieces:
+                while (piece := await self._next_of(pieces, began_s=began_s)) is not None:
                     # A buffered piece comes without a checkpoint, and a cancelled download
                     # must not write: the spool file may be somebody else's by now.
                     await trio.lowlevel.checkpoint_if_cancelled()
@@ -214,6 +239,17 @@ class Download:
             self._start_over()
             return error
         return None
+
+    async def _next_of(self, pieces: AsyncIterator[bytes], *, began_s: float) -> bytes | None:
+        """Return the next piece of a transfer; None at its end.
+
+        Raises:
+            RemoteStalledError: Hardly anything comes: the connection is of more use to others.
+        """
+        timeout_s = self._config.stall_timeout_s
+        with trio.move_on_at(max(began_s + timeout_s, self._pace.lasts_until_s())):
+            return await anext(pieces, None)
+        raise RemoteStalledError(f"hardly a byte came for {timeout_s:g} s")
 
     def _begin(self, stream: ContentStream) -> None:
         if stream.offset > self._received:
@@ -231,6 +267,7 @@ class Download:
 
     def _accept(self, position: int, piece: bytes) -> None:
         """Take the bytes that belong at ``position``: compare what is there, write the rest."""
+        self._pace.note(len(piece), now_s=trio.current_time())
         end = position + len(piece)
         if self.length_bytes is not None and end > self.length_bytes:
             raise TruncatedContentError(received_bytes=end, expected_bytes=self.length_bytes)

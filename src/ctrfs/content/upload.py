@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from ctrfs import deadlines
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.config import ContentConfig
@@ -78,7 +79,8 @@ class Uploader:
     ) -> ContainerFile:
         """Store the bytes of ``outgoing`` as a new file, and return the service's facts of it.
 
-        Takes at most ``config.transfer_timeout_s``. Cancelling leaves open whether the file
+        Takes at most ``config.transfer_timeout_s``, or until the deadline of the request that
+        this is done for. Cancelling leaves open whether the file
         exists; the next send of the same bytes to the same name looks for it first.
 
         Args:
@@ -97,7 +99,7 @@ class Uploader:
             RemoteError: The service refused, or what ``look_first`` asks for failed.
         """
         upload = _Upload(container_id, stored_name, outgoing.digest)
-        timeout_s = self._config.transfer_timeout_s
+        timeout_s = min(self._config.transfer_timeout_s, deadlines.remaining_s())
         with trio.move_on_after(timeout_s):
             return await self._send(upload, outgoing, is_known, look_first=look_first)
         raise RemoteUncertainError(f"the upload did not get through within {timeout_s:g} s")

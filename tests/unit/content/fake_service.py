@@ -63,6 +63,7 @@ class Transfer:
         piece_bytes: How much comes at a time.
         cut_at: Break off before this offset of the content.
         cut_error: With what.
+        pause_s: Wait so long before each piece.
         gate_at: Wait for ``gate`` before sending bytes from this offset on.
         honours_range: Send only the rest that was asked for.
         starts_late_by: Leave out that many bytes at the start of the answer.
@@ -74,6 +75,7 @@ class Transfer:
     piece_bytes: int = 10
     cut_at: int | None = None
     cut_error: CtrfsError | None = None
+    pause_s: float = 0.0
     gate_at: int | None = None
     gate: trio.Event = field(default_factory=trio.Event)
     honours_range: bool = False
@@ -99,7 +101,7 @@ class Stream(ContentStream):
                 if transfer.cut_error is None:
                     return
                 raise transfer.cut_error
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(transfer.pause_s)
             yield transfer.content[start : start + transfer.piece_bytes]
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import trio
 import trio.testing
-from tests.unit.content.conftest import Bench
+from tests.unit.content.conftest import SMALL, Bench
 from tests.unit.content.fake_service import Transfer, identity_of
 
 from ctrfs.config import ContentConfig
+from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.errors import (
     ContainerExpiredError,
     CtrfsError,
@@ -21,7 +25,7 @@ from ctrfs.errors import (
     TruncatedContentError,
 )
 from ctrfs.tree.nodes import InodeNumber
-from ctrfs.units import KIB
+from ctrfs.units import KIB, MIB
 
 INODE = InodeNumber(7)
 CONTENT = bytes(range(95))
@@ -202,7 +206,103 @@ async def test_a_download_of_which_no_byte_comes_stalls_each_of_its_readers(
     assert trio.current_time() - began_s == pytest.approx(60, abs=1)
     transfer.gate.set()
     assert await file.read(60, 10) == CONTENT[60:70]
+    assert bench.service.offsets == [0, 50]
+
+
+async def test_a_drip_holds_no_reader_longer_than_silence(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.service.transfers = [Transfer(content=bytes(300), piece_bytes=1, pause_s=50.0)]
+    file = (await bench.start()).open(INODE, identity_of(bytes(300)))
+
+    with pytest.raises(RemoteStalledError, match="hardly a byte"):
+        await file.read(200, 10)
+
+    assert trio.current_time() == pytest.approx(60, abs=1)
+
+
+async def test_a_drip_is_given_up_for_another_connection(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.service.transfers = [
+        Transfer(content=CONTENT, piece_bytes=1, pause_s=50.0),
+        Transfer(content=CONTENT, honours_range=True),
+    ]
+    file = (await bench.start()).open(INODE, identity_of(CONTENT))
+    with pytest.raises(RemoteStalledError):
+        await file.read(90, 5)
+
+    assert await file.read(0, 1000) == CONTENT
+    assert bench.service.offsets == [0, 1]
+    assert bench.service.open_streams == 0
+
+
+async def test_a_drip_that_nobody_waits_for_ends(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.service.transfers = [Transfer(content=CONTENT, piece_bytes=1, pause_s=50.0)]
+    file = (await bench.start()).open(INODE, identity_of(CONTENT))
+    with pytest.raises(RemoteStalledError):
+        await file.read(90, 5)
+
+    await trio.sleep(3 * 61)
+
+    assert bench.service.open_streams == 0
+    assert len(bench.service.offsets) == 3
+
+
+async def test_a_reader_far_ahead_waits_as_long_as_bytes_come(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = bytes(range(256)) * 160
+    bench.service.transfers = [Transfer(content=content, piece_bytes=4 * KIB, pause_s=2.0)]
+    store = await bench.start(replace(SMALL, stall_timeout_s=4.0))
+    file = store.open(INODE, identity_of(content))
+
+    assert await file.read(len(content) - 5, 5) == content[-5:]
+    assert trio.current_time() == pytest.approx(20, abs=0.1)
+
+
+async def test_a_read_ends_at_the_limit_of_a_transfer_however_much_comes(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = bytes(range(256)) * 160
+    bench.service.transfers = [Transfer(content=content, piece_bytes=4 * KIB, pause_s=2.0)]
+    store = await bench.start(replace(SMALL, stall_timeout_s=4.0, transfer_timeout_s=15.0))
+    file = store.open(INODE, identity_of(content))
+
+    with pytest.raises(RemoteStalledError, match="within 15 s"):
+        await file.read(40_000, 5)
+
+    assert trio.current_time() == pytest.approx(15, abs=0.1)
+    # The download itself goes on, for who waits anew.
+    assert await file.read(40_000, 5) == content[40_000:40_005]
     assert bench.service.offsets == [0]
+
+
+async def test_a_line_that_breaks_every_mib_brings_a_large_file(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = bytes(range(256)) * 4 * KIB * 6  # 6 MiB
+    (tmp_path / "large").mkdir()
+    bench = Bench(SpoolDirectory(tmp_path / "large", bytes_max=16 * MIB), nursery)
+    bench.service.transfers = [
+        Transfer(
+            content=content,
+            piece_bytes=64 * KIB,
+            honours_range=True,
+            cut_at=cut_at,
+            cut_error=broken(),
+        )
+        for cut_at in range(MIB, len(content) + 1, MIB)
+    ]
+    store = await bench.start(replace(SMALL, file_bytes_max=16 * MIB))
+    file = store.open(INODE, identity_of(content))
+
+    assert await file.read(len(content) - 5, 5) == content[-5:]
+    assert bench.service.offsets == [number * MIB for number in range(6)]
+    store.release(INODE)
+    bench.spool.close()
 
 
 @pytest.mark.parametrize("refusal", [RemoteNotFoundError("gone"), ContainerExpiredError("over")])
