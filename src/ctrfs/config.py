@@ -77,7 +77,10 @@ class ApiConfig:
     """For the silence between two pieces of a body, either way."""
     transfer_timeout_s: float = 600.0
     """For one whole upload, retries included; the official clients' value."""
-    connections_max: int = 16  # more only wait in the service's own queue
+    connections_max: int = 16
+    """Requests at once, at most; more only wait in the service's own queue."""
+    requests_per_s_max: float | None = None
+    """Requests a second on average; None for no limit but that of the answers."""
     retries_max: int = 2  # the official clients' value
     json_bytes_max: int = 16 * MIB
     """A larger JSON answer is refused: 100 rows take some 30 KiB."""
@@ -97,6 +100,8 @@ class TreeConfig:
     slash_mode: SlashMode = SlashMode.UNKNOWN
     listings_max: int = 4096
     """How many container listings are held as fresh at once."""
+    listing_wait_max_s: float = 300.0
+    """How long a request waits for a listing whose pages keep coming: some 20,000 rows."""
 
     def __post_init__(self) -> None:
         if self.ttl_s < 0 or self.max_stale_s < self.ttl_s:

@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 
 import trio
 
+from ctrfs import deadlines
+from ctrfs.errors import RemoteStalledError
+
 K = TypeVar("K", int, str, tuple[int, bytes])
 
 
@@ -24,7 +27,11 @@ class KeyedLock(Generic[K]):
     async def hold(self, *keys: K) -> AsyncIterator[None]:
         """Hold all ``keys``, taken in sorted order so that two holders cannot deadlock.
 
-        Waits for current holders. Cancelling the wait gives back what was taken.
+        Waits for current holders, at most until the request under way must end
+        (``deadlines``). Cancelling the wait gives back what was taken.
+
+        Raises:
+            RemoteStalledError: A holder, which waits for the service, has not ended in time.
         """
         async with AsyncExitStack() as stack:
             for key in sorted(set(keys)):
@@ -36,12 +43,25 @@ class KeyedLock(Generic[K]):
         lock = self._locks.setdefault(key, _CountedLock())
         lock.users += 1
         try:
-            async with lock.lock:
+            await _take(lock.lock)
+            try:
                 yield
+            finally:
+                lock.lock.release()
         finally:
             lock.users -= 1
             if lock.users == 0:
                 del self._locks[key]
+
+
+async def _take(lock: trio.Lock) -> None:
+    if not lock.locked():
+        await lock.acquire()
+        return
+    with trio.move_on_after(deadlines.remaining_s()) as patience:
+        await lock.acquire()
+    if patience.cancelled_caught:
+        raise RemoteStalledError("another request on the same entry did not end in time")
 
 
 class _CountedLock:

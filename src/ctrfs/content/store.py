@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from ctrfs import deadlines
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
@@ -190,4 +191,5 @@ class ContentStore:
     def _start_soon(self, run: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is None:
             raise ShuttingDownError("the mount is ending")
-        self._nursery.start_soon(run, name="download")
+        with deadlines.none():  # it serves all readers, not only the one who came first
+            self._nursery.start_soon(run, name="download")

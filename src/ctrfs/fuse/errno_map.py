@@ -16,6 +16,7 @@ import pyfuse3
 
 from ctrfs import errors
 from ctrfs.clock import Clock
+from ctrfs.fuse.time_limits import TimeLimits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +28,10 @@ class Handling(Protocol):
     @property
     def clock(self) -> Clock:
         """Tells how long a handler took."""
+
+    @property
+    def limits(self) -> TimeLimits:
+        """Say how long a handler may take."""
 
     def path_of(self, number: int, *, is_handle: bool) -> str:
         """Return the path that an inode or a handle stands for, for the log; never raises."""
@@ -119,7 +124,7 @@ def errno_for(error: BaseException, *, operation: str = "") -> int:
 def replies_with_errno(
     handler: Callable[Concatenate[S, P], Awaitable[R]],
 ) -> Callable[Concatenate[S, P], Coroutine[object, object, R]]:
-    """Make a FUSE handler fail with ``FUSEError`` only, and log what it did.
+    """Make a FUSE handler end in time, fail with ``FUSEError`` only, and log what it did.
 
     pyfuse3 answers the kernel for ``FUSEError`` and lets anything else end the
     mount, so a bug in one handler would cost the user every open file.
@@ -134,7 +139,8 @@ def replies_with_errno(
         # Before the handler runs: after a release or an unlink there is no path any more.
         subject = _subject(self, operation, args) if is_debugging else ""
         try:
-            answer = await handler(self, *args, **kwargs)
+            with self.limits.applied(operation):
+                answer = await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
             raise
         except errors.CtrfsError as error:

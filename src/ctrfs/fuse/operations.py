@@ -31,6 +31,7 @@ from ctrfs.fuse.convert import (
     statvfs_from_capacity,
 )
 from ctrfs.fuse.errno_map import replies_with_errno
+from ctrfs.fuse.time_limits import TimeLimits
 from ctrfs.tree.nodes import InodeNumber
 
 # Access control lists: cp and install ask, and take "not supported" for an answer.
@@ -54,9 +55,12 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, file_system: FileSystem, *, clock: Clock) -> None:
+    def __init__(
+        self, file_system: FileSystem, *, clock: Clock, limits: TimeLimits | None = None
+    ) -> None:
         super().__init__()
         self.clock = clock
+        self.limits = limits or TimeLimits()
         self._fs = file_system
 
     def path_of(self, number: int, *, is_handle: bool) -> str:

@@ -30,6 +30,7 @@ from ctrfs.fuse.descriptors import Descriptors
 from ctrfs.fuse.invalidate import KernelNotifier
 from ctrfs.fuse.operations import Operations
 from ctrfs.fuse.session import KernelOptions, KernelSession, kernel_session
+from ctrfs.fuse.time_limits import TimeLimits
 from ctrfs.mount.daemon import Readiness, StartReport
 from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
@@ -107,7 +108,7 @@ async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
                         floors = _build_floors(plan, state, api, clock, nursery, notifier)
                         await floors.start(nursery, only=await _only_container(plan, api))
                         with kernel_session(
-                            Operations(floors.file_system, clock=clock),
+                            Operations(floors.file_system, clock=clock, limits=_limits(plan)),
                             plan.mountpoint,
                             options=_kernel_options(plan),
                             notifier=notifier,
@@ -214,6 +215,14 @@ async def _only_container(plan: MountPlan, api: ContainersApi) -> Container | No
     """Return the one container that is to be the root, if one was asked for."""
     name = plan.source.container
     return None if name is None else await container_named(api, name)
+
+
+def _limits(plan: MountPlan) -> TimeLimits:
+    return TimeLimits(
+        metadata_s=plan.api.metadata_timeout_s,
+        listing_s=plan.options.tree.listing_wait_max_s,
+        transfer_s=plan.api.transfer_timeout_s,
+    )
 
 
 def _kernel_options(plan: MountPlan) -> KernelOptions:

@@ -6,16 +6,17 @@ The entries themselves are kept in the tree; this says whether they may be belie
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NewType
 
 import trio
 from cachetools import TTLCache
 
+from ctrfs import deadlines
 from ctrfs.clock import Clock
 from ctrfs.config import TreeConfig
-from ctrfs.errors import CtrfsError
+from ctrfs.errors import CtrfsError, RemoteStalledError
 from ctrfs.single_flight import SingleFlight
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class ListingCache:
         self._clock = clock
         self._ttl_s = config.ttl_s
         self._max_stale_s = config.max_stale_s
+        self._wait_max_s = config.listing_wait_max_s
         self._nursery = nursery
         self._flights: SingleFlight[ListingKey, None] = SingleFlight(self._fly, nursery=nursery)
         self._started: TTLCache[ListingKey, float] = TTLCache(
@@ -77,32 +79,34 @@ class ListingCache:
     async def freshen(self, key: ListingKey) -> None:
         """Return once the listing is fresh; waits for a request if it is not.
 
-        Cancelling the wait leaves the request running for others.
+        Each page has the time of one call, so that the wait ends soon after the last page that
+        comes; a walk over many takes longer than other calls, ``listing_wait_max_s`` at most.
+        Cancelling the wait leaves the request running for others, as does its end.
 
         Raises:
+            RemoteStalledError: It takes too long; the next reader joins the walk.
             RemoteError: The service did not give the listing.
         """
         if not self.is_fresh(key):
-            await self._flights.get(key)
+            with self._in_time():
+                await self._flights.get(key)
 
     async def refetch(self, key: ListingKey) -> None:
-        """Return once a listing asked for after this call has arrived.
-
-        Raises:
-            RemoteError: The service did not give the listing.
-        """
-        if self._flights.is_under_way(key):
-            # The service may have answered that one before this call was made.
-            with suppress(CtrfsError):
-                await self._flights.get(key)
-        await self._flights.get(key)
+        """Return once a listing asked for after this call has arrived; raises as ``freshen``."""
+        with self._in_time():
+            if self._flights.is_under_way(key):
+                # The service may have answered that one before this call was made.
+                with suppress(CtrfsError):
+                    await self._flights.get(key)
+            await self._flights.get(key)
 
     def refresh_behind(self, key: ListingKey) -> None:
         """Begin to fetch the listing, unless that is under way or has just failed."""
         if key in self._behind or self._paused_until.get(key, 0.0) > self._clock.monotonic_s():
             return
         self._behind.add(key)
-        self._nursery.start_soon(self._refresh, key, name=f"refresh {key or 'containers'}")
+        with deadlines.none():
+            self._nursery.start_soon(self._refresh, key, name=f"refresh {key or 'containers'}")
 
     def forget(self, key: ListingKey) -> None:
         """Let the next reader fetch the listing anew."""
@@ -112,6 +116,13 @@ class ListingCache:
         """Take note of a listing that was asked for at ``started_s``."""
         self._started[key] = started_s
         self._paused_until.pop(key, None)
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        with trio.move_on_after(self._wait_max_s) as patience:
+            yield
+        if patience.cancelled_caught:
+            raise RemoteStalledError(f"a listing did not end within {self._wait_max_s:g} s")
 
     async def _refresh(self, key: ListingKey) -> None:
         try:

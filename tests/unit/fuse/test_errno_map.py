@@ -14,6 +14,7 @@ import trio
 from ctrfs import errors
 from ctrfs.clock import Clock, SystemClock
 from ctrfs.fuse.errno_map import ERRNO_BY_ERROR, errno_for, replies_with_errno
+from ctrfs.fuse.time_limits import TimeLimits
 
 SEMANTICS = Path(__file__).parents[3] / "docs" / "semantics.md"
 LEAF_ERRORS = [
@@ -71,6 +72,7 @@ PROMISED: dict[str, list[tuple[errors.CtrfsError, str, str]]] = {
 class Handlers:
     def __init__(self) -> None:
         self.clock: Clock = SystemClock()
+        self.limits = TimeLimits()
 
     def path_of(self, number: int, *, is_handle: bool) -> str:
         return f"{'handle' if is_handle else '/entry'} {number}"

@@ -6,9 +6,10 @@ import pytest
 import trio
 import trio.testing
 
+from ctrfs import deadlines
 from ctrfs.clock import SystemClock
 from ctrfs.config import TreeConfig
-from ctrfs.errors import RemoteUnavailableError
+from ctrfs.errors import RemoteStalledError, RemoteUnavailableError
 from ctrfs.tree.listings import REFRESH_PAUSE_S, ListingCache, ListingKey
 
 KEY = ListingKey("cntr_1")
@@ -17,13 +18,14 @@ KEY = ListingKey("cntr_1")
 class Fetches:
     """Fetches that take a second each, and fail while ``is_failing``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_s: float = 1) -> None:
         self.began_s: list[float] = []
+        self._takes_s = takes_s
         self.is_failing = False
 
     async def __call__(self, _key: ListingKey) -> None:
         self.began_s.append(trio.current_time())
-        await trio.sleep(1)
+        await trio.sleep(self._takes_s)
         if self.is_failing:
             raise RemoteUnavailableError("down")
 
@@ -227,3 +229,31 @@ async def test_a_ttl_of_zero_asks_each_time(
         await listings.freshen(KEY)
 
     assert len(fetches.began_s) == 3
+
+
+async def test_a_wait_for_a_listing_ends_and_the_walk_goes_on_for_the_next_reader(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches(takes_s=500)
+    listings = cache_of(fetches, nursery)
+
+    with pytest.raises(RemoteStalledError), deadlines.within(30):
+        await listings.freshen(KEY)
+    assert trio.current_time() - fetches.began_s[0] == 300
+    await listings.freshen(KEY)
+
+    assert trio.current_time() - fetches.began_s[0] == 500
+    assert len(fetches.began_s) == 1
+
+
+async def test_a_fresh_listing_is_had_even_when_no_time_is_left(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = Fetches()
+    listings = cache_of(fetches, nursery)
+    await listings.freshen(KEY)
+
+    with deadlines.within(0):
+        await listings.freshen(KEY)
+
+    assert len(fetches.began_s) == 1
