@@ -25,6 +25,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ls": ("listing", "List containers, or the files of one."),
     "create": ("creating", "Create a container."),
     "add": ("adding", "Upload files and folders into a container."),
+    "status": ("status", "Show what is mounted, and what is not sent yet."),
+    "recover": ("recover", "List, copy out, send or forget what could not be sent."),
     "refresh": ("refreshing", "Ask the service again what is in a mounted directory."),
     "doctor": ("doctor", "Check what a mount needs."),
     "serve": ("serve", "Serve the Containers API on this machine."),

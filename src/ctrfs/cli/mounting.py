@@ -39,8 +39,22 @@ _SILENCE_S = 1.0
     multiple=True,
     help="Mount options; see docs/operations.md. May be repeated.",
 )
+@click.option("--rps", metavar="N", help="The same as -o rps=N: requests a second at most.")
+@click.option(
+    "--max-connections",
+    metavar="N",
+    help="The same as -o max_connections=N: requests at once at most.",
+)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in front, and log to stderr.")
-def mount(*, source: str, mountpoint: str, options: tuple[str, ...], foreground: bool) -> int:
+def mount(
+    *,
+    source: str,
+    mountpoint: str,
+    options: tuple[str, ...],
+    rps: str | None,
+    max_connections: str | None,
+    foreground: bool,
+) -> int:
     """Mount SOURCE at the directory MOUNTPOINT.
 
     \b
@@ -59,6 +73,8 @@ def mount(*, source: str, mountpoint: str, options: tuple[str, ...], foreground:
     Returns once the mounted directory answers. Exit codes: 1 a wrong source or option, 32 a
     mount that could not be made.
     """  # noqa: D301  # click wants the character itself
+    limits = {"rps": rps, "max_connections": max_connections}
+    options += tuple(f"{name}={text}" for name, text in limits.items() if text is not None)
     try:
         plan = plan_mount(source, mountpoint, options, environment=os.environ)
         # Until the mount stands: of two that find the place free, one would cover the other.
@@ -109,8 +125,7 @@ def umount(*, mountpoint: str, timeout: float) -> int:
         record = records.read(place)
         if is_dead(mounted):
             unmount(place, lazily=True)
-            records.remove(place)
-            return EXIT_OK
+            return EXIT_OK if record is None else _settle(records, record, least=0)
         unmount(place)
     except MountError as error:
         click.echo(f"ctrfs: {line_for(error)}", err=True)
@@ -169,15 +184,20 @@ def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float) -> in
     last = records.read(place)
     if last is None or last.pid != record.pid:
         return EXIT_OK
-    records.remove(place)
+    code = _settle(records, last, least=last.unsent_files)
     if not last.has_ended:
         click.echo(f"ctrfs: the daemon ended unexpectedly; see {last.log_file}", err=True)
         return EXIT_UNSENT
-    if last.unsent_files:
-        click.echo(
-            f"ctrfs: {last.unsent_files} file(s) could not be sent; their bytes are in "
-            f"{last.state_path}",
-            err=True,
-        )
-        return EXIT_UNSENT
-    return EXIT_OK
+    return code
+
+
+def _settle(records: MountRecords, record: MountRecord, *, least: int) -> int:
+    """Forget a mount that has ended, or say what it leaves; its record then says where that is."""
+    from ctrfs.cli.inventory import unsent_line  # noqa: PLC0415  # loads the database's library
+
+    line = unsent_line(record, least=least)
+    if line is None:
+        records.remove(Path(record.mountpoint))
+        return EXIT_OK
+    click.echo(f"ctrfs: {line}", err=True)
+    return EXIT_UNSENT

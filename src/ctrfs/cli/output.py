@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import click
 
+JsonValue: TypeAlias = "str | int | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
-def print_json(rows: Sequence[dict[str, str | int | None]]) -> None:
-    """Print rows as one JSON array."""
-    click.echo(json.dumps(rows, indent=2))
+
+def print_json(value: JsonValue) -> None:
+    """Print one JSON value."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -58,11 +58,14 @@ class MountRecords:
 
     def read(self, mountpoint: Path) -> MountRecord | None:
         """Return what is stored for ``mountpoint``, or None; what cannot be read counts as none."""
-        try:
-            text = self._path(str(mountpoint)).read_text("utf-8", errors="surrogateescape")
-            return _record_from(json.loads(text))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return _read(self._path(str(mountpoint)))
+
+    def read_all(self) -> list[MountRecord]:
+        """Return all records by mount point, those of mounts that have ended too."""
+        found = [_read(path) for path in self._directory.glob("*.json")]
+        return sorted(
+            (each for each in found if each is not None), key=lambda each: each.mountpoint
+        )
 
     def remove(self, mountpoint: Path) -> None:
         """Forget ``mountpoint``."""
@@ -109,6 +112,11 @@ def ended(record: MountRecord, *, unsent_files: int) -> MountRecord:
     return replace(record, has_ended=True, unsent_files=unsent_files)
 
 
+def is_alive(record: MountRecord) -> bool:
+    """Whether the process of ``record`` still runs, be it only to send the rest."""
+    return _started_ticks(record.pid) == record.started_ticks
+
+
 def wait_for_end(record: MountRecord, *, timeout_s: float) -> bool:
     """Block until the process of ``record`` has ended; return False if it has not in time."""
     try:
@@ -133,6 +141,13 @@ def _started_ticks(pid: int) -> int | None:
         return None
     # The command name may hold spaces and parentheses; the last one closes it.
     return int(text.rpartition(")")[2].split()[_START_FIELD])
+
+
+def _read(path: Path) -> MountRecord | None:
+    try:
+        return _record_from(json.loads(path.read_text("utf-8", errors="surrogateescape")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _record_from(values: dict[str, object]) -> MountRecord:

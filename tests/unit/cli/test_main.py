@@ -11,7 +11,18 @@ from click.testing import CliRunner
 
 from ctrfs.cli.main import cli
 
-COMMANDS = ["mount", "umount", "ls", "create", "add", "refresh", "doctor", "serve"]
+COMMANDS = [
+    "mount",
+    "umount",
+    "ls",
+    "create",
+    "add",
+    "status",
+    "recover",
+    "refresh",
+    "doctor",
+    "serve",
+]
 # Loading one of these costs more than a small command takes.
 HEAVY = {"httpx", "rich", "pyfuse3", "msgspec", "sqlite3"}
 

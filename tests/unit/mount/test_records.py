@@ -11,6 +11,7 @@ from ctrfs.errors import MountError
 from ctrfs.mount.records import (
     MountRecords,
     ended,
+    is_alive,
     record_of_this_process,
     wait_for_end,
 )
@@ -49,6 +50,21 @@ def test_a_record_that_makes_no_sense_counts_as_none(tmp_path: Path) -> None:
     for rubbish in ("", "[]", "{}", '{"pid": "x"}'):
         path.write_text(rubbish)
         assert records.read(MOUNTPOINT) is None
+
+
+def test_all_records_are_found_by_mount_point_without_what_makes_no_sense(tmp_path: Path) -> None:
+    records = MountRecords(tmp_path)
+    assert records.read_all() == []
+    for mountpoint in ("/mnt/b", "/mnt/a"):
+        records.write(replace(RECORD, mountpoint=mountpoint))
+    (tmp_path / "mounts" / "rubbish.json").write_text("[]")
+
+    assert [each.mountpoint for each in records.read_all()] == ["/mnt/a", "/mnt/b"]
+
+
+def test_a_record_is_alive_as_long_as_its_own_process() -> None:
+    assert is_alive(RECORD)
+    assert not is_alive(replace(RECORD, started_ticks=1))
 
 
 def test_a_removed_record_is_gone_and_may_be_removed_again(tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""What of this user's is mounted, and what its state directories keep: for several commands."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrfs.disk.reading import SlotContents, read_slot, slots_below
+from ctrfs.errors import CtrfsError, LocalDiskError
+from ctrfs.mount.mountinfo import current_mounts
+from ctrfs.mount.places import state_base
+from ctrfs.mount.preflight import resolve_mountpoint
+from ctrfs.mount.records import MountRecord, MountRecords, is_alive
+from ctrfs.mount.source import parse_source
+
+# How many files a message names before it only counts.
+_NAMED_MAX = 5
+
+
+class MountState(enum.Enum):
+    """What has become of a mount."""
+
+    MOUNTED = "mounted"
+    ENDING = "ending"
+    """Unmounted; its daemon still sends."""
+    DEAD = "dead"
+    """Its daemon is gone, the mount point is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownMount:
+    """A mount of this user that has not ended well."""
+
+    record: MountRecord
+    state: MountState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptState:
+    """One slot of a state directory, and who works with it."""
+
+    path: Path
+    source: str
+    """SOURCE as it was mounted, or the directory's name where nobody wrote that down."""
+    mount: KnownMount | None
+    """The mount that holds the slot, if its daemon lives."""
+    contents: SlotContents
+
+    @property
+    def mountpoint(self) -> str | None:
+        """Where the slot's source is mounted, if it is."""
+        if self.mount is None or self.mount.state is not MountState.MOUNTED:
+            return None
+        return self.mount.record.mountpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All that was found."""
+
+    mounts: tuple[KnownMount, ...]
+    kept: tuple[KeptState, ...]
+    problems: tuple[str, ...]
+    """State that could not be read, a line each."""
+
+
+def take_inventory(place: str | None = None) -> Inventory:
+    """Return all mounts of this user and all their state, or those of one source.
+
+    Waits for the local disk only: neither a service nor a mount is asked.
+
+    Args:
+        place: SOURCE, a mount point, or a state directory; None: everything.
+
+    Raises:
+        CtrfsError: Nothing is known of ``place``.
+    """
+    records = MountRecords(state_base()).read_all()
+    mounts = list(_known_mounts(records))
+    slots = {*slots_below(state_base())}
+    # A mount may keep its state elsewhere (-o state_dir).
+    slots |= {Path(each.state_path) for each in records if Path(each.state_path).is_dir()}
+    kept: list[KeptState] = []
+    problems: list[str] = []
+    for slot in sorted(slots):
+        try:
+            kept.append(_kept_state(slot, records, mounts))
+        except LocalDiskError as error:
+            problems.append(str(error))
+    if place is not None:
+        return _only(place, Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=()), records)
+    return Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=tuple(problems))
+
+
+def shown_path(path: bytes) -> str:
+    """Return a path of the journal as text."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def unsent_line(record: MountRecord, *, least: int = 0) -> str | None:
+    """Return what a user must know of the bytes that an ended mount has left, or None.
+
+    Args:
+        record: Of the mount.
+        least: How many files its daemon says there are, should they not be readable.
+    """
+    slot = Path(record.state_path)
+    try:
+        unsent = read_slot(slot).unsent
+    except LocalDiskError:
+        unsent = ()
+    count = max(len(unsent), least)
+    if not count:
+        return None
+    names = [f"{each.container_name}/{shown_path(each.path)}" for each in unsent[:_NAMED_MAX]]
+    if names and count > len(names):
+        names.append(f"{count - len(names)} more")
+    which = f": {', '.join(names)}" if names else ""
+    return (
+        f"{count} file(s) are not sent{which}; their bytes are in {slot}: mount {record.source} "
+        "again to send them, or see ctrfs status and ctrfs recover"
+    )
+
+
+def _known_mounts(records: Sequence[MountRecord]) -> Iterator[KnownMount]:
+    ours = {str(mount.mountpoint) for mount in current_mounts() if mount.is_ours}
+    for record in records:
+        if is_alive(record):
+            is_mounted = record.mountpoint in ours and not record.has_ended
+            state = MountState.MOUNTED if is_mounted else MountState.ENDING
+            yield KnownMount(record=record, state=state)
+        elif record.mountpoint in ours:
+            yield KnownMount(record=record, state=MountState.DEAD)
+
+
+def _kept_state(
+    slot: Path, records: Sequence[MountRecord], mounts: Sequence[KnownMount]
+) -> KeptState:
+    contents = read_slot(slot)
+    written = [each.source for each in records if each.state_path == str(slot)]
+    source = contents.source or (written[0] if written else slot.parent.name)
+    alive = [
+        each
+        for each in mounts
+        if each.record.state_path == str(slot) and each.state is not MountState.DEAD
+    ]
+    return KeptState(path=slot, source=source, mount=next(iter(alive), None), contents=contents)
+
+
+def _only(place: str, found: Inventory, records: Sequence[MountRecord]) -> Inventory:
+    """Return what belongs to one source: with a mount point, to the source mounted there."""
+    if ":" in place and "/" not in place.partition(":")[0]:
+        source = parse_source(place).text
+        homes = {each.path.parent for each in found.kept if each.source == source}
+    else:
+        homes = _homes_of_path(place, records)
+    mounts = [each for each in found.mounts if Path(each.record.state_path).parent in homes]
+    kept = [each for each in found.kept if each.path.parent in homes]
+    if not mounts and not kept:
+        raise CtrfsError(f"nothing is known of {place}; ctrfs status lists what is")
+    return Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=())
+
+
+def _homes_of_path(place: str, records: Sequence[MountRecord]) -> set[Path]:
+    mountpoint = resolve_mountpoint(place)
+    homes = {Path(each.state_path).parent for each in records if each.mountpoint == str(mountpoint)}
+    directory = Path(os.path.abspath(place))  # noqa: PTH100  # as the user wrote it, links and all
+    return homes | {directory, directory.parent}

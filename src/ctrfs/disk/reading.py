@@ -1,0 +1,228 @@
+"""What a state directory keeps for the service, read while a mount may be at work in it.
+
+For ``ctrfs status``, ``umount`` and ``recover``: nothing is written, made or locked, and a
+database of an older version is read as it is. ``disk.journal`` is what a mount works with.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import quote
+
+from ctrfs.disk.database import SCHEMA_VERSION, text_from_blob
+from ctrfs.disk.failures import error_from_os_error, error_from_sqlite_error
+from ctrfs.errors import LocalDiskError
+
+_SOURCE: Final = "source"
+# A mount holds a transaction for as long as the disk takes to sync.
+_BUSY_TIMEOUT_S: Final = 5.0
+_SPOOL_NAME: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+# The first version of the journal had no versions of what is to be deleted, and no folders.
+_VERSIONS_SINCE: Final = 2
+
+_UNSENT: Final = """SELECT key, container_id, container_name, path, spool_name, size_bytes, digest,
+    mtime_ns, mode, error, since_s FROM unsent ORDER BY since_s, container_name, path"""
+_DELETES: Final = (
+    "SELECT container_id, file_id, {} AS stored_path FROM pending_delete ORDER BY 1, 2"
+)
+_MOVES: Final = "SELECT container_id, old_path, new_path FROM folder_move ORDER BY 1, 3"
+_RMDIRS: Final = "SELECT container_id FROM pending_rmdir ORDER BY 1"
+_LOCAL: Final = """SELECT container_id, path, spool_name, size_bytes, mtime_ns, mode
+    FROM local_file ORDER BY 1, 2"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsentFile:
+    """A file whose newest bytes the service has not confirmed."""
+
+    id: str
+    """Names it for ``ctrfs recover --discard``: the key of its row."""
+    container_id: str
+    container_name: str
+    path: bytes
+    """Slash-joined, relative to the container."""
+    spool_path: Path
+    size_bytes: int
+    digest: str
+    """blake2b of the bytes, 32 hex digits; empty while they are being changed."""
+    mtime_ns: int
+    mode: int | None
+    error: str
+    """Why the last attempt failed, in words; empty while the first is under way."""
+    since_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingDelete:
+    """A file of the service that is to go."""
+
+    container_id: str
+    file_id: str
+    stored_path: str
+    """Empty where an older version has not written it down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderMove:
+    """A folder that is being renamed; its paths are slash-joined."""
+
+    container_id: str
+    old_path: bytes
+    new_path: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalOnlyFile:
+    """A file that is never sent: a backup, a swap file."""
+
+    container_id: str
+    path: bytes
+    spool_path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotContents:
+    """All that one slot keeps."""
+
+    source: str | None
+    """SOURCE as it was mounted; None where an older version has not written it down."""
+    unsent: tuple[UnsentFile, ...] = ()
+    deletes: tuple[PendingDelete, ...] = ()
+    folder_moves: tuple[FolderMove, ...] = ()
+    rmdirs: tuple[str, ...] = ()
+    """Ids of empty containers that are to go."""
+    local_only: tuple[LocalOnlyFile, ...] = ()
+
+    @property
+    def waits_for_the_service(self) -> bool:
+        """Whether the service has not been given or told everything."""
+        return bool(self.unsent or self.deletes or self.folder_moves or self.rmdirs)
+
+
+def slots_below(base: Path) -> list[Path]:
+    """Return all slots below a state directory, of every source, that were ever used."""
+    return sorted(path.parent for path in base.glob("*/*/state.db") if path.parent.name.isdecimal())
+
+
+def read_slot(path: Path) -> SlotContents:
+    """Return what the slot at ``path`` keeps now.
+
+    Raises:
+        LocalDiskError: There is no such slot, it was written by a newer version, or is damaged.
+    """
+    database = path / "state.db"
+    with _opened(database) as connection:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise LocalDiskError(
+                f"{database} was written by a newer version of this program "
+                f"(schema {version}, this one knows {SCHEMA_VERSION})"
+            )
+        if version == 0:  # a mount is making it right now
+            return SlotContents(source=None)
+        try:
+            return _contents(connection, path / "spool", has_versions=version >= _VERSIONS_SINCE)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise LocalDiskError(f"{database} is damaged: {error}") from error
+
+
+def open_spool_file(path: Path) -> BinaryIO:
+    """Open the bytes of a row for reading.
+
+    Raises:
+        FileNotFoundError: They are gone: sent meanwhile, if the row is gone too.
+        LocalDiskError: They cannot be read, or the row names no file of the spool.
+    """
+    if not _SPOOL_NAME.fullmatch(path.name):
+        raise LocalDiskError(f"not the name of a spool file: {path.name!r}")
+    try:
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise error_from_os_error(error, f"read {path}") from error
+
+
+@contextmanager
+def _opened(database: Path) -> Iterator[sqlite3.Connection]:
+    # A database that nobody has open lacks its log. Read as usual, SQLite would make one, and
+    # leave it behind; nothing changes such a file, so that it need not be locked either.
+    is_closed = not database.with_name(f"{database.name}-wal").exists()
+    mode = "mode=ro&immutable=1" if is_closed else "mode=ro"
+    try:
+        with closing(
+            sqlite3.connect(
+                f"file:{quote(os.fsencode(database))}?{mode}",
+                uri=True,
+                isolation_level=None,
+                timeout=_BUSY_TIMEOUT_S,
+            )
+        ) as connection:
+            connection.row_factory = sqlite3.Row
+            connection.execute("BEGIN")  # all tables as they were at one moment
+            yield connection
+    except sqlite3.Error as error:
+        raise error_from_sqlite_error(error, f"read {database}") from error
+
+
+def _contents(connection: sqlite3.Connection, spool: Path, *, has_versions: bool) -> SlotContents:
+    def rows(statement: str) -> list[sqlite3.Row]:
+        return connection.execute(statement).fetchall()
+
+    sources = connection.execute("SELECT value FROM fact WHERE name = ?", (_SOURCE,)).fetchall()
+    return SlotContents(
+        source=text_from_blob(sources[0]["value"]) if sources else None,
+        unsent=tuple(_unsent_from(row, spool) for row in rows(_UNSENT)),
+        deletes=tuple(
+            PendingDelete(
+                container_id=text_from_blob(row["container_id"]),
+                file_id=text_from_blob(row["file_id"]),
+                stored_path=text_from_blob(row["stored_path"]),
+            )
+            for row in rows(_DELETES.format("stored_path" if has_versions else "x''"))
+        ),
+        folder_moves=tuple(
+            FolderMove(
+                container_id=text_from_blob(row["container_id"]),
+                old_path=row["old_path"],
+                new_path=row["new_path"],
+            )
+            for row in (rows(_MOVES) if has_versions else [])
+        ),
+        rmdirs=tuple(
+            text_from_blob(row["container_id"]) for row in (rows(_RMDIRS) if has_versions else [])
+        ),
+        local_only=tuple(
+            LocalOnlyFile(
+                container_id=text_from_blob(row["container_id"]),
+                path=row["path"],
+                spool_path=spool / row["spool_name"],
+                size_bytes=row["size_bytes"],
+            )
+            for row in rows(_LOCAL)
+        ),
+    )
+
+
+def _unsent_from(row: sqlite3.Row, spool: Path) -> UnsentFile:
+    return UnsentFile(
+        id=text_from_blob(row["key"]),
+        container_id=text_from_blob(row["container_id"]),
+        container_name=text_from_blob(row["container_name"]),
+        path=row["path"],
+        spool_path=spool / row["spool_name"],
+        size_bytes=row["size_bytes"],
+        digest=row["digest"],
+        mtime_ns=int(row["mtime_ns"]),
+        mode=row["mode"],
+        error=text_from_blob(row["error"]),
+        since_s=row["since_s"],
+    )
