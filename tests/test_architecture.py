@@ -11,7 +11,17 @@ SOURCE = Path(__file__).parent.parent / "src" / "ctrfs"
 
 # Each floor may import itself and the floors before it.
 VOCABULARY = frozenset(
-    {"errors", "config", "units", "clock", "single_flight", "keyed_lock", "failpoints", "deadlines"}
+    {
+        "errors",
+        "config",
+        "units",
+        "clock",
+        "single_flight",
+        "keyed_lock",
+        "failpoints",
+        "deadlines",
+        "ownership",
+    }
 )
 FLOORS: list[frozenset[str]] = [
     VOCABULARY,

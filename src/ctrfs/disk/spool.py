@@ -16,6 +16,7 @@ from typing import Final
 
 from ctrfs.disk.failures import error_from_os_error
 from ctrfs.errors import LocalDiskError, LocalDiskFullError
+from ctrfs.ownership import complaint_about_file
 from ctrfs.units import MIB
 
 # Large enough that the calls cost nothing beside the bytes, small enough not to be felt.
@@ -85,8 +86,7 @@ class SpoolDirectory:
         assert name not in self._open, "a spool file has one owner"
         if not _NAME.fullmatch(name):
             raise LocalDiskError(f"not the name of a spool file: {name!r}")
-        with _translated(f"open the spool file {name}"):
-            fd = os.open(self._path / name, _FLAGS)
+        fd = _opened(self._path / name)
         return SpoolFile(self, self._path / name, fd, size_bytes=os.fstat(fd).st_size)
 
     def sweep(self, keep: set[str]) -> int:
@@ -279,8 +279,7 @@ class SpoolFile:
     def _descriptor(self) -> int:
         if self._fd is None:
             assert not self._is_over, "a spool file is used after its end"
-            with _translated(f"open the spool file {self.name}"):
-                self._fd = os.open(self._path, _FLAGS)
+            self._fd = _opened(self._path)
         return self._fd
 
     def _close_descriptor(self) -> None:
@@ -304,6 +303,17 @@ class SpoolFile:
         if not self._is_over:
             blocks = os.fstat(self._descriptor()).st_blocks
             self._directory._note(self.name, blocks * _SECTOR_BYTES)  # noqa: SLF001
+
+
+def _opened(path: Path) -> int:
+    """Return a descriptor of a spool file that is there, and is ours."""
+    with _translated(f"open the spool file {path.name}"):
+        fd = os.open(path, _FLAGS)
+    complaint = complaint_about_file(os.fstat(fd))
+    if complaint is not None:
+        os.close(fd)
+        raise LocalDiskError(f"the spool file {path.name} {complaint}")
+    return fd
 
 
 def _allocated_between(fd: int, start: int, end: int) -> int:

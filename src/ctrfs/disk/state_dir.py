@@ -21,6 +21,7 @@ from ctrfs.clock import Clock
 from ctrfs.disk.database import StateDatabase
 from ctrfs.disk.failures import error_from_os_error
 from ctrfs.errors import LocalDiskError, MountError
+from ctrfs.ownership import complaint_about_directory, complaint_about_file, has_other_names
 from ctrfs.units import NS_PER_S
 
 FORMAT_VERSION: Final = 1
@@ -31,6 +32,9 @@ SLOTS_MAX: Final = 64
 _READABLE_MAX: Final = 40
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+# Source: sqlite.org/tempfiles.html: what SQLite opens beside a database, following links.
+_DATABASE: Final = "state.db"
+_DATABASE_FILES: Final = tuple(_DATABASE + end for end in ("", "-wal", "-shm", "-journal"))
 
 
 class StateDirectory:
@@ -74,9 +78,10 @@ class StateDirectory:
                 path = home / str(slot)
                 _check_format(path, slot_fd)
                 _make_directory("spool", slot_fd, path / "spool", stack)
+                _check_database_files(path, slot_fd)
             except OSError as error:
                 raise error_from_os_error(error, f"prepare the state in {base}") from error
-            database = StateDatabase(path / "state.db")
+            database = StateDatabase(path / _DATABASE)
             stack.callback(database.close)
             yield cls(path=path, slot=slot, database=database)
 
@@ -103,9 +108,10 @@ class StateDirectory:
                     raise MountError(f"{path} is in use by a mount")
                 _check_format(path, slot_fd)
                 _make_directory("spool", slot_fd, path / "spool", stack)
+                _check_database_files(path, slot_fd)
             except OSError as error:
                 raise error_from_os_error(error, f"open the state in {path}") from error
-            database = StateDatabase(path / "state.db")
+            database = StateDatabase(path / _DATABASE)
             stack.callback(database.close)
             yield cls(path=path, slot=int(path.name), database=database)
 
@@ -128,6 +134,10 @@ def _open_parent(base: Path, stack: ExitStack) -> int:
     # Links on the way to our directory are the user's business: a home may well be one.
     fd = os.open(base.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, fd)
+    mode = os.fstat(fd).st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        # Anybody could put a directory of theirs in place of ours, at any time.
+        raise MountError(f"{base.parent} can be written by others: chmod o-w it, or name another")
     return fd
 
 
@@ -139,9 +149,10 @@ def _open_directory(name: str, parent_fd: int, path: Path, stack: ExitStack) -> 
         raise MountError(f"{path} is a link or not a directory") from error
     stack.callback(os.close, fd)
     facts = os.fstat(fd)
-    if facts.st_uid != os.geteuid():
-        raise MountError(f"{path} belongs to another user")
-    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    complaint = complaint_about_directory(facts)
+    if complaint is not None:
+        raise MountError(f"{path} {complaint}")
+    if facts.st_mode & stat.S_IWGRP:
         raise MountError(f"{path} can be written by others: chmod go-w it, or name another")
     return fd
 
@@ -168,21 +179,47 @@ def _take_slot(home: Path, home_fd: int, stack: ExitStack, clock: Clock) -> tupl
 
 def _lock_slot(slot_fd: int, stack: ExitStack, clock: Clock) -> bool:
     """Lock a slot until ``stack`` ends; tell whether nobody else holds it."""
-    lock_fd = os.open("lock", _OPEN_FILE, 0o600, dir_fd=slot_fd)
+    lock_fd = _open_file("lock", slot_fd)
     stack.callback(os.close, lock_fd)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    # The text is for people; the lock is what counts, and it ends with the process.
-    os.ftruncate(lock_fd, 0)
-    os.pwrite(lock_fd, f"{os.getpid()} {clock.wall_ns() // NS_PER_S}\n".encode(), 0)
+    # The text is for people; the lock is what counts, and it ends with the process. With a second
+    # name the file may be one that somebody else needs.
+    if not has_other_names(os.fstat(lock_fd)):
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, f"{os.getpid()} {clock.wall_ns() // NS_PER_S}\n".encode(), 0)
     return True
+
+
+def _open_file(name: str, directory_fd: int) -> int:
+    """Return a descriptor of a file of ours, made if it is missing.
+
+    Raises:
+        MountError: What is there is another user's, a pipe, or something else that is no file.
+    """
+    fd = os.open(name, _OPEN_FILE, 0o600, dir_fd=directory_fd)
+    complaint = complaint_about_file(os.fstat(fd))
+    if complaint is not None:
+        os.close(fd)
+        raise MountError(f"the state file {name} {complaint}")
+    return fd
+
+
+def _check_database_files(path: Path, slot_fd: int) -> None:
+    """Refuse to let SQLite follow a link, or write what is not ours."""
+    for name in _DATABASE_FILES:
+        with suppress(FileNotFoundError):
+            facts = os.stat(name, dir_fd=slot_fd, follow_symlinks=False)
+            complaint = complaint_about_file(facts)
+            if complaint is not None:
+                raise MountError(f"{path / name} {complaint}")
 
 
 def _check_format(path: Path, slot_fd: int) -> None:
     """Refuse a slot of a newer version; note ours in one that is new."""
-    fd = os.open("format", _OPEN_FILE, 0o600, dir_fd=slot_fd)
+    fd = _open_file("format", slot_fd)
     try:
         text = os.read(fd, 64).decode("ascii", "replace").strip()
         if not text:

@@ -9,6 +9,7 @@ from typing import Final
 import platformdirs
 
 from ctrfs.errors import ConfigError
+from ctrfs.ownership import complaint_about_directory
 
 _NAME: Final = "ctrfs"
 
@@ -27,12 +28,15 @@ def make_private_directory(path: Path) -> Path:
     """Make sure that ``path`` is a directory; a new one is for this user alone.
 
     Raises:
-        ConfigError: It cannot be made.
+        ConfigError: It cannot be made, is another user's, or can be written by everybody.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        complaint = complaint_about_directory(path.stat())
     except OSError as error:
         raise ConfigError(f"cannot make the directory {path}: {error.strerror}") from error
+    if complaint is not None:
+        raise ConfigError(f"{path} {complaint}")
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"no permission to write in {path}")
     return path

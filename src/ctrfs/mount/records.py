@@ -6,6 +6,7 @@ bytes were sent; ``ctrfs umount`` reads that and takes the record away.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from typing import Final
 
 from ctrfs.errors import MountError
 from ctrfs.mount.file_lock import FileLock, try_lock
+from ctrfs.ownership import complaint_about_directory
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +52,22 @@ class MountRecords:
 
     def write(self, record: MountRecord) -> None:
         """Store ``record`` in place of an older one of its mount point."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._prepare()
         path = self._path(record.mountpoint)
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(asdict(record)), "utf-8", errors="surrogateescape")
+        draft.unlink(missing_ok=True)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(asdict(record), file)
         draft.replace(path)
 
     def read(self, mountpoint: Path) -> MountRecord | None:
         """Return what is stored for ``mountpoint``, or None; what cannot be read counts as none."""
-        return _read(self._path(str(mountpoint)))
+        return _read(self._path(str(mountpoint))) if self._is_ours() else None
 
     def read_all(self) -> list[MountRecord]:
         """Return all records by mount point, those of mounts that have ended too."""
-        found = [_read(path) for path in self._directory.glob("*.json")]
+        found = [_read(path) for path in self._directory.glob("*.json") if self._is_ours()]
         return sorted(
             (each for each in found if each is not None), key=lambda each: each.mountpoint
         )
@@ -78,7 +83,7 @@ class MountRecords:
             MountError: Another process is mounting there.
         """
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._prepare()
             claim = try_lock(self._path(str(mountpoint)).with_suffix(".lock"))
         except OSError as error:
             # As with the record: a mount can do without.
@@ -87,6 +92,24 @@ class MountRecords:
         if claim is None:
             raise MountError(f"{mountpoint} is being mounted by another process")
         return claim
+
+    def _prepare(self) -> None:
+        """Make the directory.
+
+        Raises:
+            OSError: It cannot be made, or what is there is not ours.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        complaint = complaint_about_directory(self._directory.lstat())
+        if complaint is not None:
+            raise PermissionError(errno.EPERM, f"it {complaint}", str(self._directory))
+
+    def _is_ours(self) -> bool:
+        """Whether nobody else can have written what is there."""
+        try:
+            return complaint_about_directory(self._directory.lstat()) is None
+        except OSError:
+            return False
 
     def _path(self, mountpoint: str) -> Path:
         digest = hashlib.blake2b(os.fsencode(mountpoint), digest_size=16).hexdigest()

@@ -7,7 +7,6 @@ it. Callers acknowledge nothing before that. No HTTP here.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -21,6 +20,7 @@ import trio
 
 from ctrfs.errors import ConfigError
 from ctrfs.server.blobs import Blob, BlobStore
+from ctrfs.server.data_directory import DATABASE, check_places, locked, private_file
 from ctrfs.server.records import (
     DELETED,
     EXPIRED,
@@ -82,6 +82,7 @@ class ServiceState:
         """
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_places(directory)
             with ExitStack() as opened:
                 self._open(directory, opened, is_durable=is_durable)
                 self._opened = opened.pop_all()
@@ -97,9 +98,11 @@ class ServiceState:
         }
 
     def _open(self, directory: Path, opened: ExitStack, *, is_durable: bool) -> None:
-        opened.callback(os.close, _locked(directory))
+        opened.callback(os.close, locked(directory))
         self.blobs = BlobStore(directory / "blobs", is_durable=is_durable)
-        database = directory / "service.sqlite"
+        database = directory / DATABASE
+        # Made here, for SQLite would let others read it; what it puts beside has the same mode.
+        os.close(private_file(database))
         # Autocommit: every statement here is a whole change, or stands in an explicit BEGIN.
         self._database = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
         opened.callback(self._database.close)
@@ -417,16 +420,6 @@ class _Flusher:
 def blob_of(record: FileRecord | StoredFileRecord) -> Blob:
     """Return the bytes of a file or of a stored file."""
     return Blob(name=record.blob, size_bytes=record.size_bytes, digest=record.digest)
-
-
-def _locked(directory: Path) -> int:
-    fd = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise ConfigError(f"another server uses the data directory {directory}") from None
-    return fd
 
 
 def _container_from_row(row: _ContainerRow) -> ContainerRecord:
