@@ -35,6 +35,7 @@ from ctrfs.mount.daemon import Readiness, StartReport
 from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
 from ctrfs.mount.local_service import local_service
+from ctrfs.mount.memory import close_memory_to_others
 from ctrfs.mount.one_container import container_named
 from ctrfs.mount.places import state_base
 from ctrfs.mount.plan import MountPlan
@@ -69,6 +70,7 @@ def serve_mount(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
         claim: Of the mount point; released when the mount stands.
     """
     os.umask(0o077)  # logs, state and spool are for this user alone
+    close_memory_to_others()
     _allow_many_files()
     try:
         unsent_files = trio.run(_live, plan, readiness, claim)
