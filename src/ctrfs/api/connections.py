@@ -1,4 +1,6 @@
-"""The connections to one service: httpx clients with room for one each, behind two limiters.
+"""The connections to one service: httpx clients with room for one each.
+
+How many are in use at once is the business of ``pacing``.
 
 httpx's own pool looks at every connection for every request, which is quadratic in the number
 of requests under way (docs/performance.md has the numbers).
@@ -25,9 +27,6 @@ KEEPALIVE_S: Final = 50.0
 # A broken connection is closed on the way out of a cancelled call. TLS wants to say goodbye,
 # and a peer that does not listen must not hold us up.
 CLOSE_TIMEOUT_S: Final = 1.0
-# So many connections are kept from uploads and downloads: a directory can still be listed
-# while many large files are on their way.
-RESERVED_CONNECTIONS: Final = 2
 
 
 class Connection:
@@ -41,10 +40,9 @@ class Connection:
 
 
 class Connections:
-    """Clients of one connection each, made when needed, behind two limiters.
+    """Clients of one connection each, made when needed.
 
-    Invariant: as many tokens of ``_all`` are out as leases are held, and no client is both
-    idle and leased.
+    Invariant: no client is both idle and leased.
     """
 
     def __init__(
@@ -54,15 +52,10 @@ class Connections:
         needs_tls: bool,
         transport_factory: TransportFactory | None,
     ) -> None:
-        count = config.connections_max
-        if count < 1:
-            raise errors.ConfigError("connections must be at least 1")
         self._config = config
         self._transport_factory = transport_factory
         self._idle: list[httpx.AsyncClient] = []
         self._is_closed = False
-        self._all = trio.CapacityLimiter(count)
-        self._transfers = trio.CapacityLimiter(max(1, count - RESERVED_CONNECTIONS))
         # One for all, as loading the certificates takes 30 ms. Without TLS it stays empty,
         # which trusts nobody.
         is_remote = config.unix_socket is None and transport_factory is None
@@ -74,27 +67,16 @@ class Connections:
             )
 
     @asynccontextmanager
-    async def lease(self, *, is_transfer: bool) -> AsyncIterator[Connection]:
+    async def lease(self) -> AsyncIterator[Connection]:
         """Hold a connection; one that is not marked reusable at the end is closed."""
-        borrower = object()
-        if is_transfer:
-            await self._transfers.acquire_on_behalf_of(borrower)
+        connection = Connection(self._idle.pop() if self._idle else self._new_client())
         try:
-            await self._all.acquire_on_behalf_of(borrower)
-            try:
-                connection = Connection(self._idle.pop() if self._idle else self._new_client())
-                try:
-                    yield connection
-                finally:
-                    if connection.is_reusable and not self._is_closed:
-                        self._idle.append(connection.client)
-                    else:
-                        await _close(connection.client)
-            finally:
-                self._all.release_on_behalf_of(borrower)
+            yield connection
         finally:
-            if is_transfer:
-                self._transfers.release_on_behalf_of(borrower)
+            if connection.is_reusable and not self._is_closed:
+                self._idle.append(connection.client)
+            else:
+                await _close(connection.client)
 
     async def aclose(self) -> None:
         """Close the idle connections; those on lease are closed when they come back."""

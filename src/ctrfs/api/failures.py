@@ -93,6 +93,7 @@ class Failure:
             have had; None if no answer came.
         headers: Those of the answer.
         may_be_done: Whether the service may have carried the request out all the same.
+        is_final: Whether another attempt would be pointless, whatever the answer said.
     """
 
     error: errors.RemoteError
@@ -100,6 +101,7 @@ class Failure:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     may_be_done: bool = True
+    is_final: bool = False
 
 
 class AttemptFailedError(Exception):

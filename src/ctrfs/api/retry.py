@@ -62,11 +62,13 @@ class Attempts:
         was_sent: Whether a byte of the present attempt may have left this machine. The attempt
             sets it; ``run`` clears it before each.
         may_be_done: Whether an earlier attempt may have been carried out unseen.
+        deadline_s: When the call must have ended, on the monotonic clock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, deadline_s: float = math.inf) -> None:
         self.was_sent = False
         self.may_be_done = False
+        self.deadline_s = deadline_s
 
 
 def wait_before_retry(
@@ -119,7 +121,7 @@ def retry_after_s(headers: Mapping[str, str], *, wall_s: float) -> float | None:
 
 
 def _may_repeat(failure: Failure, repeat: Repeat) -> bool:
-    if isinstance(failure.error, errors.RemoteQuotaError):
+    if failure.is_final or isinstance(failure.error, errors.RemoteQuotaError):
         return False
     if repeat is Repeat.IF_SURELY_NOT_DONE and failure.may_be_done:
         return False
@@ -179,11 +181,11 @@ class Retrier:
             RemoteUncertainError: A creation that the service may have carried out.
             RemoteStalledError: The deadline passed while an attempt was under way.
         """
-        attempts = Attempts()
         # The plan's deadline is a reading of the injected clock; trio has its own.
         now_s = self._clock.monotonic_s()
         timeout_s = min(max(0.0, plan.deadline_s - now_s), deadlines.remaining_s())
         plan = replace(plan, deadline_s=now_s + timeout_s)
+        attempts = Attempts(deadline_s=plan.deadline_s)
         with trio.move_on_after(timeout_s):
             return await self._run(attempt, attempts, plan)
         message = f"no answer within {timeout_s:.0f} s"

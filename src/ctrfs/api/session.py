@@ -22,15 +22,18 @@ from ctrfs.api.failures import (
     failure_from_exception,
 )
 from ctrfs.api.multipart import MultipartBody, PieceStream
+from ctrfs.api.pacing import Pacing, Slot
 from ctrfs.api.redaction import Redactor
-from ctrfs.api.retry import Attempts
+from ctrfs.api.retry import Attempts, retry_after_s
 from ctrfs.clock import Clock
 from ctrfs.config import ApiConfig, AuthStyle
-from ctrfs.units import KIB
+from ctrfs.units import KIB, NS_PER_S
 
 log = logging.getLogger("ctrfs.api")
 
 ERROR_BODY_BYTES_MAX: Final = 64 * KIB
+# An answer takes a second or two; after so much silence the service does not keep up.
+SILENCE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +78,24 @@ class Session:
         """Prepare a session; connections are made when they are needed.
 
         Raises:
-            ConfigError: The address, the key or another header cannot be sent.
+            ConfigError: The address, the key or another header cannot be sent, or a limit
+                allows no request at all.
         """
+        if config.connections_max < 1:
+            raise errors.ConfigError("connections must be at least 1")
         self._clock = clock
         self._redactor = redactor
         self._base_url = _base_url(config.base_url)
         self._headers = _headers(config)
+        self._silence_s = min(SILENCE_S, config.metadata_timeout_s / 2)
         self._timeout = httpx.Timeout(
             connect=config.connect_timeout_s,
             read=config.stall_timeout_s,
             write=config.stall_timeout_s,
             pool=None,
+        )
+        self._pacing = Pacing(
+            limit_max=config.connections_max, rps=config.requests_per_s_max, clock=clock
         )
         self._connections = Connections(
             config,
@@ -120,7 +130,7 @@ class Session:
     async def exchange(self, call: Call, attempts: Attempts) -> AsyncIterator[Answer]:
         """Send ``call`` once; inside the block its answer, a success, can be read.
 
-        Waits for a free connection and for the head of the answer. Leaving the block before
+        Waits for its turn and for the head of the answer. Leaving the block before
         the body has been read to its end, or by cancellation, closes the connection.
 
         Raises:
@@ -128,13 +138,17 @@ class Session:
                 connection breaks while the body is read inside the block.
         """
         url = self.url(call)
-        async with self._connections.lease(is_transfer=call.is_transfer) as connection:
-            report = _Report(started_s=self._clock.monotonic_s())
+        async with (
+            self._pacing.slot(is_transfer=call.is_transfer, deadline_s=attempts.deadline_s) as slot,
+            self._connections.lease() as connection,
+        ):
+            report = _Report(started_s=slot.started_s)
             try:
                 request = self._request(call, url, attempts)
                 attempts.was_sent = True
                 response = await connection.client.send(request, stream=True)
                 report.answered(response)
+                self._learn(slot, response)
                 async with _reading(response, connection) as answer:
                     if not response.is_success:
                         await self._refuse(answer)
@@ -144,6 +158,8 @@ class Session:
                     error, redactor=self._redactor, was_sent=attempts.was_sent
                 )
                 report.outcome = f"{type(failure.error).__name__}: {failure.error}"
+                if report.status is None and isinstance(error, httpx.TimeoutException):
+                    slot.timed_out()
                 raise AttemptFailedError(failure) from error
             except AttemptFailedError as error:
                 report.outcome = f"{type(error.failure.error).__name__}: {error}"
@@ -151,9 +167,29 @@ class Session:
             except BaseException as error:
                 # A cancellation, or what the reader of the body makes of it.
                 report.outcome = f"{type(error).__name__}: {error}"
+                if report.status is None and self._has_waited_in_vain(call, slot, attempts):
+                    slot.timed_out()
                 raise
             finally:
                 self._log(call, report)
+
+    def _learn(self, slot: Slot, response: httpx.Response) -> None:
+        wall_s = self._clock.wall_ns() / NS_PER_S
+        asked_s = retry_after_s(response.headers, wall_s=wall_s)
+        slot.answered(response.status_code, asked_s=asked_s)
+
+    def _has_waited_in_vain(self, call: Call, slot: Slot, attempts: Attempts) -> bool:
+        """Return whether a call that is being cut off has waited long enough for its answer.
+
+        Not so for a program that was interrupted, for an attempt that began just before the
+        deadline, and for an upload, whose bytes may have been on their way all the time.
+        """
+        now_s = self._clock.monotonic_s()
+        return (
+            call.upload is None
+            and now_s >= attempts.deadline_s
+            and now_s - slot.started_s >= self._silence_s
+        )
 
     async def _refuse(self, answer: Answer) -> NoReturn:
         body = bytearray()

@@ -21,6 +21,8 @@ _SIZE_BYTES_MAX: Final = 2**63 - 1
 _DURATION_S_MAX: Final = 366 * 86400.0
 # Source: the service refuses more with integer_above_max_value; docs/api-notes.md.
 _EXPIRES_AFTER_MINUTES_MAX: Final = 20
+_RATE_MIN: Final = 0.01
+_RATE_MAX: Final = 1000
 _MEMORY_LIMIT: Final = re.compile(r"[1-9][0-9]{0,3}g", re.ASCII)
 _DOMAIN: Final = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
 
@@ -88,6 +90,16 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def rate(text: str) -> float:
+    """Return how many times a second: ``5``, ``0.5``; from one in 100 s to a thousand."""
+    if not re.fullmatch(r"[0-9]{1,4}(?:\.[0-9]{1,3})?", text, re.ASCII):
+        raise ValueError(f"not a number: {printable(text)}")
+    number = float(text)
+    if not _RATE_MIN <= number <= _RATE_MAX:
+        raise ValueError(f"must be from {_RATE_MIN} to {_RATE_MAX}")
+    return number
 
 
 def permissions(text: str) -> int:

@@ -33,6 +33,7 @@ from ctrfs.mount.option_values import (
     path,
     permissions,
     printable,
+    rate,
     size_bytes,
     waiting_s,
     whole_number,
@@ -61,7 +62,7 @@ _VALUES: Final = frozenset(
         "base_url", "cache_size", "dir_mode", "drain_timeout", "expired", "expires_after",
         "file_mode", "gid", "key_file", "local_only", "log_file", "log_level", "max_connections",
         "max_file_size", "max_open_files", "max_stale", "memory_limit", "network_policy",
-        "rename_dir_limit", "retries", "slashes", "spool_size", "stall_timeout", "state_dir",
+        "rename_dir_limit", "retries", "rps", "slashes", "spool_size", "stall_timeout", "state_dir",
         "timeout", "ttl", "uid", "umask", "write",
     }
 )  # fmt: skip
@@ -195,6 +196,7 @@ def _api(said: _Said) -> ApiConfig:
         connections_max=said.read(
             "max_connections", whole_number(1, _CONNECTIONS_MAX), usual.connections_max
         ),
+        requests_per_s_max=said.read("rps", rate, usual.requests_per_s_max),
         retries_max=said.read("retries", whole_number(0, _RETRIES_MAX), usual.retries_max),
     )
 

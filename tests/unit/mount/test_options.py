@@ -52,7 +52,7 @@ def test_every_setting_can_be_said() -> None:
         "max_stale=5m,expired=show,slashes=encode,memory_limit=4G,expires_after=20m,"
         "network_policy=pypi.org:files.pythonhosted.org,gid=7,umask=077,file_mode=640,dir_mode=0750,"
         "allow_other,allow_root,rename_dir_limit=5,max_file_size=1G,spool_size=2G,"
-        "max_open_files=9,timeout=7,stall_timeout=8,retries=4,max_connections=3,state_dir=/s,"
+        "max_open_files=9,timeout=7,stall_timeout=8,retries=4,max_connections=3,rps=2.5,state_dir=/s,"
         "base_url=https://example.org/v1,log_file=/l,log_level=warning,key_file=/k,write=through,"
         "insecure_http,nonempty,drain_timeout=5s"
     )
@@ -72,6 +72,7 @@ def test_every_setting_can_be_said() -> None:
     assert options.content.stall_timeout_s == 8.0
     assert (options.api.retries_max, options.content.download_retries_max) == (4, 4)
     assert options.api.connections_max == 3
+    assert options.api.requests_per_s_max == 2.5
     assert (options.state_dir, options.log_file) == (Path("/s"), Path("/l"))
     assert options.key_file == Path("/k")
     assert options.base_url == "https://example.org/v1"
@@ -130,6 +131,10 @@ def test_a_key_in_an_option_is_refused_without_repeating_it(option: str) -> None
         ("network_policy=http://a", "not a domain"),
         ("local_only=re:(", "not a regular expression"),
         ("expired=maybe", "must be one of show, hide"),
+        ("rps=0", "must be from 0.01 to 1000"),
+        ("rps=1001", "must be from 0.01 to 1000"),
+        ("rps=fast", "not a number"),
+        ("max_connections=0", "must be from 1 to 256"),
         ("timeout=0", "more than 0"),
         ("cache_size=" + "9" * 400, "cache_size"),
     ],
