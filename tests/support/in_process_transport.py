@@ -75,6 +75,8 @@ class _ResponseStream(httpx.AsyncByteStream):
                 yield shown
         if fault is not None and fault.action is Action.STALL:
             await self._fall_silent(fault)
+        if fault is not None and fault.action is Action.RESET:
+            raise httpx.ReadError("connection reset by peer")
         if sent_bytes < self._promised_bytes:
             raise httpx.RemoteProtocolError(
                 "peer closed connection without sending complete message body"
@@ -95,9 +97,12 @@ class _ResponseStream(httpx.AsyncByteStream):
 
 def _httpx_response(response: Response, patience_s: float | None) -> httpx.Response:
     fault = response.wire_fault
-    if fault is not None and fault.action is Action.RESET:
+    if fault is not None and fault.bytes is None and fault.action is Action.RESET:
         response.close()
         raise httpx.ReadError("connection reset by peer")
+    if fault is not None and fault.bytes is None and fault.action is Action.CUT:
+        response.close()
+        raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
     delta = 0 if fault is None else fault.delta
     promised_bytes = max(0, response.length_bytes + delta)
     headers = [*response.headers, ("Content-Length", str(promised_bytes))]
@@ -106,11 +111,7 @@ def _httpx_response(response: Response, patience_s: float | None) -> httpx.Respo
 
 
 def _sent_bytes(response: Response, fault: WireFault | None) -> int:
-    if fault is None:
-        return response.length_bytes
-    if fault.action is Action.WRONG_LENGTH:
-        return max(0, response.length_bytes + min(0, fault.delta))
-    return fault.bytes
+    return response.length_bytes if fault is None else fault.sent_bytes(response.length_bytes)
 
 
 def _limit(scope: trio.CancelScope, seconds: float | None) -> None:

@@ -146,18 +146,22 @@ def operation_of(request: Request) -> str:
 
 async def _strike(fault: Fault, moment: Moment, request: Request) -> Response | None:
     """Do what a fault does without the wire; return the answer that replaces the real one."""
-    if fault.when is not moment or (fault.action is Action.STALL and fault.bytes is not None):
+    if fault.when is not moment:
         return None
+    is_before = moment is Moment.BEFORE
     match fault.action:
         case Action.STATUS:
             return _status_response(fault)
-        case Action.DELAY | Action.STALL:
-            forever = fault.action is Action.STALL and fault.seconds is None
-            await trio.sleep(math.inf if forever else fault.seconds or 0)
-        case Action.RESET if moment is Moment.BEFORE:
+        case Action.DELAY:
+            await trio.sleep(fault.seconds or 0)
+        case Action.STALL if is_before or fault.bytes is None:
             await _read_some(request, fault.bytes or 0)
-            wire_fault = WireFault(action=Action.RESET)
-            return Response(status=500, headers=(), body=b"", wire_fault=wire_fault)
+            await trio.sleep(math.inf if fault.seconds is None else fault.seconds)
+            # What has been read of a body is gone.
+            return None if fault.bytes is None else _end_of_connection(Action.CUT)
+        case Action.CUT | Action.RESET if is_before:
+            await _read_some(request, fault.bytes or 0)
+            return _end_of_connection(fault.action)
         case _:
             pass
     return None
@@ -165,18 +169,22 @@ async def _strike(fault: Fault, moment: Moment, request: Request) -> Response | 
 
 def _with_wire_fault(fault: Fault, response: Response) -> Response:
     """Return the operation's answer with what the wire must do to it."""
-    is_for_the_wire = fault.action in {Action.CUT, Action.RESET, Action.WRONG_LENGTH} or (
-        fault.action is Action.STALL and fault.bytes is not None
+    is_over = fault.action in {Action.STATUS, Action.DELAY} or (
+        fault.action is Action.STALL and fault.bytes is None
     )
-    if not is_for_the_wire:
+    if is_over or fault.when is Moment.BEFORE:
         return response
     wire_fault = WireFault(
         action=fault.action,
-        bytes=fault.bytes or 0,
+        bytes=fault.bytes,
         seconds=fault.seconds,
         delta=fault.delta,
     )
     return dataclasses.replace(response, wire_fault=wire_fault)
+
+
+def _end_of_connection(action: Action) -> Response:
+    return Response(status=500, headers=(), body=b"", wire_fault=WireFault(action=action))
 
 
 def _status_response(fault: Fault) -> Response:
@@ -198,6 +206,9 @@ def _status_response(fault: Fault) -> Response:
 
 
 async def _read_some(request: Request, size_bytes: int) -> None:
+    """Read at least so much of a request's body; below 0, so much less than all of it."""
+    if size_bytes < 0:
+        size_bytes += int(request.header("content-length") or 0)
     read_bytes = 0
     while read_bytes < size_bytes:
         piece = await anext(request.body, None)

@@ -23,25 +23,35 @@ class Action(enum.Enum):
     DELAY = "delay"
     """``seconds`` pass."""
     STALL = "stall"
-    """Silence for ``seconds`` (without it: for good). With ``bytes``, it falls after the head
-    and that many bytes of the answer's body, and the connection ends there."""
+    """Silence for ``seconds`` (without it: for good). With ``bytes`` the connection ends
+    there, else all goes on as if nothing had been."""
     CUT = "cut"
-    """The connection ends in good order after ``bytes`` bytes of the answer's body."""
+    """The connection ends in good order."""
     RESET = "reset"
-    """The connection is reset; before the operation, once ``bytes`` bytes of the request's
-    body were read."""
+    """The connection is reset."""
     WRONG_LENGTH = "wrong-length"
     """``Content-Length`` is off by ``delta``; the bytes sent never exceed it."""
+    SURPLUS = "surplus"
+    """The answer is followed by ``bytes`` bytes that nobody announced; the connection stays."""
+    DRIP = "drip"
+    """The answer's body comes byte by byte, ``seconds`` before each."""
 
 
 class Moment(enum.Enum):
     """Whether the operation has been carried out when the request fails: the field ``when``.
 
-    Cuts, wrong lengths and stalls with ``bytes`` need an answer and so always come after.
+    What is said of stalls, cuts and resets with ``bytes`` holds for both: before, so much of
+    the request's body is read first (none without); after, the answer's head and so much of
+    its body goes out first (without: not even the head). A number below 0 counts from the
+    end. Left out, ``when`` is after for what needs an answer: wrong lengths, surplus bytes,
+    drips, cuts, and stalls with ``bytes``.
     """
 
     BEFORE = "before"
     AFTER = "after"
+
+
+_OF_ANSWERS = frozenset({Action.CUT, Action.WRONG_LENGTH, Action.SURPLUS, Action.DRIP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +74,26 @@ class WireFault:
     """What the wire must do to an answer.
 
     Attributes:
-        action: STALL, CUT, RESET or WRONG_LENGTH.
-        bytes: How much of the body goes out first.
-        seconds: How long a stall lasts; None: for good.
+        action: STALL, CUT, RESET, WRONG_LENGTH, SURPLUS or DRIP.
+        bytes: How much of the body goes out first, counted from its end if below 0; None: not
+            even the head. For SURPLUS: how much goes out after it.
+        seconds: How long a stall lasts; None: for good. How long each byte of a drip takes.
         delta: What is added to ``Content-Length``.
     """
 
     action: Action
-    bytes: int = 0
+    bytes: int | None = None
     seconds: float | None = None
     delta: int = 0
+
+    def sent_bytes(self, length_bytes: int) -> int:
+        """Return how much of a body of ``length_bytes`` goes out at most."""
+        if self.action is Action.WRONG_LENGTH:
+            return max(0, length_bytes + min(0, self.delta))
+        if self.action in {Action.SURPLUS, Action.DRIP}:
+            return length_bytes
+        sent_bytes = self.bytes or 0
+        return sent_bytes if sent_bytes >= 0 else max(0, length_bytes + sent_bytes)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,7 +158,8 @@ def rule_from_json(fields: Mapping[str, object]) -> FaultRule:
         raise ConfigError(f"unknown fields of a fault: {', '.join(sorted(unknown))}")
     try:
         action = Action(fields.get("action"))
-        when = Moment(fields.get("when", "before"))
+        needs_answer = action in _OF_ANSWERS or (action is Action.STALL and "bytes" in fields)
+        when = Moment(fields.get("when", "after" if needs_answer else "before"))
     except ValueError as error:
         raise ConfigError(str(error)) from None
     headers = fields.get("headers", {})

@@ -1,4 +1,4 @@
-"""The wire: HTTP/1.1 by h11 over a trio stream, one task a connection.
+"""The wire: HTTP/1.1 by h11 over a line, one task a connection.
 
 Everything about a request is decided in ``application``; here are only bytes, limits and
 the faults that need the wire itself. Bodies stream both ways: no file is ever in memory.
@@ -7,15 +7,12 @@ the faults that need the wire itself. Bodies stream both ways: no file is ever i
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import struct
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NoReturn
 
 import h11
 import trio
@@ -23,6 +20,7 @@ import trio
 from ctrfs.server import bodies
 from ctrfs.server.application import Application
 from ctrfs.server.faults import Action, WireFault
+from ctrfs.server.line import Line
 from ctrfs.server.messages import BlobPart, Request, Response, json_response
 from ctrfs.server.refusals import RefusedError
 from ctrfs.units import KIB, MIB, NS_PER_S
@@ -34,7 +32,6 @@ _log = logging.getLogger(__name__)
 _RECEIVE_BYTES: Final = 128 * KIB
 # From here on a body of known length goes past h11, whose buffer copies each byte three times.
 _BYPASS_BYTES_MIN: Final = 256 * KIB
-_SEND_BYTES: Final = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +67,8 @@ class Connection:
     set exactly while the body of the present request goes past h11.
     """
 
-    def __init__(
-        self, stream: trio.SocketStream, application: Application, limits: WireLimits
-    ) -> None:
-        self._stream = stream
+    def __init__(self, line: Line, application: Application, limits: WireLimits) -> None:
+        self._line = line
         self._application = application
         self._limits = limits
         self._http = self._new_http(b"")
@@ -89,7 +84,7 @@ class Connection:
     async def run(self) -> None:
         """Answer requests until either side has enough."""
         try:
-            async with self._stream:
+            async with self._line:
                 while await self._exchange():
                     self._begin_next()
                 await self._linger()
@@ -150,7 +145,7 @@ class Connection:
             event = self._http.next_event()
             if not isinstance(event, type) or event is h11.PAUSED:
                 return event
-            self._http.receive_data(await self._stream.receive_some(self._receivable_bytes()))
+            self._http.receive_data(await self._line.receive_some(self._receivable_bytes()))
 
     def _receivable_bytes(self) -> int:
         """Return how much to receive at once: never more of a head than is allowed."""
@@ -162,7 +157,7 @@ class Connection:
     async def _body(self) -> AsyncGenerator[bytes, None]:
         if self._http.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
-            await self._stream.send_all(self._http.send(go_on) or b"")
+            await self._line.send_all(self._http.send(go_on) or b"")
         while True:
             with trio.move_on_after(self._limits.stall_s) as patience:
                 piece = await self._next_piece()
@@ -175,7 +170,7 @@ class Connection:
     async def _next_piece(self) -> bytes | None:
         """Return the next bytes of the body, or None at its end."""
         if self._bypass is not None:
-            return await self._bypass.next_piece(self._stream)
+            return await self._bypass.next_piece(self._line)
         match await self._next_event():
             case h11.Data() as received:
                 return bytes(received.data)
@@ -229,8 +224,8 @@ class Connection:
         if self._http.their_state is h11.IDLE or self._has_whole_body():
             return
         with trio.move_on_after(self._limits.unread_s):
-            await self._stream.send_eof()
-            while await self._stream.receive_some(_RECEIVE_BYTES):
+            await self._line.send_eof()
+            while await self._line.receive_some(_RECEIVE_BYTES):
                 pass
 
     # Sending
@@ -246,22 +241,24 @@ class Connection:
 
     async def _send(self, response: Response, *, is_head_only: bool) -> None:
         fault = response.wire_fault
-        if fault is not None and fault.action is Action.RESET:
-            self._reset()
-            raise _PlannedEndError
+        is_an_end = fault is not None and fault.action in {Action.CUT, Action.RESET}
+        if fault is not None and is_an_end and fault.bytes is None:
+            await self._end_by_plan(fault)
         head = self._head(response, delta=0 if fault is None else fault.delta)
+        is_too_much = fault is not None and fault.action is Action.SURPLUS
+        surplus = b"x" * (fault.bytes or 1) if fault is not None and is_too_much else b""
         if is_head_only:
             await self._send_all(head + (self._http.send(h11.EndOfMessage()) or b""))
-        elif fault is not None:
+        elif fault is not None and fault.action is not Action.SURPLUS:
             await self._send_faulty(head, response, fault)
         elif isinstance(response.body, BlobPart):
             await self._send_all(head)
             await self._send_blob(response.body)
-            self._http.send(h11.EndOfMessage())
+            await self._send_all((self._http.send(h11.EndOfMessage()) or b"") + surplus)
         else:
             body = self._http.send(h11.Data(data=response.body)) or b""
             end = self._http.send(h11.EndOfMessage()) or b""
-            await self._send_all(head + body + end)
+            await self._send_all(head + body + end + surplus)
 
     def _head(self, response: Response, *, delta: int) -> bytes:
         headers = [
@@ -278,55 +275,53 @@ class Connection:
 
     async def _send_all(self, piece: bytes) -> None:
         with trio.move_on_after(self._limits.stall_s) as patience:
-            await self._stream.send_all(piece)
+            await self._line.send_all(piece)
         if patience.cancelled_caught:
             raise ConnectionLostError
 
     async def _send_blob(self, part: BlobPart) -> None:
-        """Let the kernel copy from the file to the socket; this program sees no byte of it."""
+        """Send the bytes of a file past h11, which only counts them."""
         promise = _Promise(part.length_bytes)
         self._http.send_with_data_passthrough(h11.Data(data=promise))  # type: ignore[arg-type]  # h11 allows anything with a length here
-        peer = self._stream.socket
-        offset, end = part.offset, part.offset + part.length_bytes
-        while offset < end:
-            try:
-                sent = os.sendfile(peer.fileno(), part.fd, offset, min(_SEND_BYTES, end - offset))
-            except BlockingIOError:
-                with trio.move_on_after(self._limits.stall_s) as patience:
-                    await trio.lowlevel.wait_writable(peer)
-                if patience.cancelled_caught:
-                    raise ConnectionLostError from None
-                continue
-            except OSError as error:
-                raise ConnectionLostError from error
-            if sent == 0:
-                raise ConnectionLostError
-            offset += sent
-            await trio.lowlevel.checkpoint()
+        await self._line.send_file(
+            part.fd, part.offset, part.length_bytes, stall_s=self._limits.stall_s
+        )
 
     async def _send_faulty(self, head: bytes, response: Response, fault: WireFault) -> None:
-        left_bytes = max(0, fault.bytes)
-        if fault.action is Action.WRONG_LENGTH:
-            left_bytes = max(0, response.length_bytes + min(0, fault.delta))
+        left_bytes = fault.sent_bytes(response.length_bytes)
         await self._send_all(head)
         for piece in response.pieces():
-            await self._send_all(piece[:left_bytes])
-            left_bytes -= min(left_bytes, len(piece))
+            sent = piece[:left_bytes]
+            left_bytes -= len(sent)
+            if fault.action is Action.DRIP:
+                await self._send_drip(sent, fault.seconds or 0.0)
+            else:
+                await self._send_all(sent)
         if fault.action is Action.STALL:
             await self._fall_silent(fault.seconds)
-        await self._stream.send_eof()
-        raise _PlannedEndError
+        await self._end_by_plan(fault)
+
+    async def _send_drip(self, piece: bytes, seconds: float) -> None:
+        for index in range(len(piece)):
+            await trio.sleep(seconds)
+            await self._send_all(piece[index : index + 1])
 
     async def _fall_silent(self, seconds: float | None) -> None:
         with trio.move_on_after(float("inf") if seconds is None else seconds):
             # Ends early when the peer has had enough.
-            while await self._stream.receive_some(_RECEIVE_BYTES):
+            while await self._line.receive_some(_RECEIVE_BYTES):
                 pass
 
-    def _reset(self) -> None:
-        # Closing with a linger of zero sends RST instead of FIN (on TCP).
-        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._stream.socket.close()
+    async def _end_by_plan(self, fault: WireFault) -> NoReturn:
+        if fault.action is Action.RESET:
+            self._line.reset()
+        else:
+            await self._line.send_eof()
+            # Closing with bytes unread would be a reset.
+            with trio.move_on_after(self._limits.unread_s):
+                while await self._line.receive_some(_RECEIVE_BYTES):
+                    pass
+        raise _PlannedEndError
 
 
 def _reason(status: int) -> bytes:
@@ -349,12 +344,12 @@ class _Bypass:
         self.beyond = received[length_bytes:]
         self.left_bytes = length_bytes
 
-    async def next_piece(self, stream: trio.SocketStream) -> bytes | None:
+    async def next_piece(self, line: Line) -> bytes | None:
         if self.left_bytes == 0:
             return None
         piece, self._first = self._first, b""
         # Never more than the body, so that nothing of the next request is lost.
-        piece = piece or await stream.receive_some(min(_RECEIVE_BYTES, self.left_bytes))
+        piece = piece or await line.receive_some(min(_RECEIVE_BYTES, self.left_bytes))
         if not piece:
             raise ConnectionLostError
         self.left_bytes -= len(piece)

@@ -20,6 +20,7 @@ from ctrfs.errors import ConfigError
 from ctrfs.server.application import Application
 from ctrfs.server.behaviour import Behaviour
 from ctrfs.server.http import Connection, WireLimits
+from ctrfs.server.line import SocketLine
 from ctrfs.server.service import Service
 from ctrfs.server.state import ServiceState
 
@@ -129,7 +130,7 @@ async def _serve(
         if len(connections) >= config.limits.connections_max:
             await stream.aclose()
             return
-        connection = Connection(stream, application, config.limits)
+        connection = Connection(SocketLine(stream), application, config.limits)
         connections.add(connection)
         try:
             await connection.run()

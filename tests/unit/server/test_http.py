@@ -12,6 +12,7 @@ import trio.testing
 from tests.support.service import InProcessService
 
 from ctrfs.server.http import Connection, WireLimits
+from ctrfs.server.line import SocketLine
 
 KEY = b"Authorization: Bearer sk-test-key\r\n"
 LIMITS = WireLimits(unread_s=0.2)
@@ -37,7 +38,7 @@ class Wire:
 @asynccontextmanager
 async def opened_wire(service: InProcessService, limits: WireLimits) -> AsyncIterator[Wire]:
     async def attend(stream: trio.SocketStream) -> None:
-        await Connection(stream, service.application, limits).run()
+        await Connection(SocketLine(stream), service.application, limits).run()
 
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -280,6 +281,64 @@ async def test_a_reset_after_the_operation_leaves_it_done(wire: Wire) -> None:
         await wire.send(post("/containers", b'{"name":"a"}'))
 
     assert len(wire.service.containers()) == 1
+
+
+async def test_a_cut_before_the_operation_is_an_end_without_an_answer(wire: Wire) -> None:
+    wire.service.add_fault("create_container", "cut", when="before", bytes=-1)
+
+    assert await wire.send(post("/containers", b'{"name":"a"}')) == b""
+    assert wire.service.containers() == []
+
+
+async def test_a_cut_may_come_once_the_operation_is_done_and_before_its_answer(wire: Wire) -> None:
+    wire.service.add_fault("create_container", "cut")
+
+    assert await wire.send(post("/containers", b'{"name":"a"}')) == b""
+    assert len(wire.service.containers()) == 1
+
+
+async def test_an_answer_can_lack_its_last_byte(wire: Wire) -> None:
+    wire.service.add_fault("list_containers", "cut", bytes=-1)
+
+    answer = await wire.send(get("/containers"))
+
+    assert len(answer.partition(b"\r\n\r\n")[2]) == 95
+
+
+async def test_a_reset_can_come_within_the_answer(wire: Wire) -> None:
+    wire.service.add_fault("list_containers", "reset", when="after", bytes=4)
+
+    async with await wire.connect() as stream:
+        await stream.send_all(get("/containers"))
+        with pytest.raises(trio.BrokenResourceError):
+            await receive_until(stream, b"no such bytes")
+
+
+async def test_a_stall_within_the_request_ends_with_the_connection(wire: Wire) -> None:
+    wire.service.add_fault("create_container", "stall", when="before", bytes=4, seconds=0.1)
+
+    assert await wire.send(post("/containers", b'{"name":"a"}')) == b""
+    assert wire.service.containers() == []
+
+
+async def test_an_answer_can_be_followed_by_bytes_that_nobody_announced(wire: Wire) -> None:
+    wire.service.add_fault("list_containers", "surplus", bytes=3)
+
+    answer = await wire.send(get("/containers"))
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Length: 96" in head
+    assert (len(body), body[-3:]) == (99, b"xxx")
+
+
+async def test_an_answer_can_come_drop_by_drop(wire: Wire) -> None:
+    wire.service.add_fault("list_containers", "drip", seconds=0.001)
+    began_s = trio.current_time()
+
+    answer = await wire.send(get("/containers"))
+
+    assert len(answer.partition(b"\r\n\r\n")[2]) == 96
+    assert trio.current_time() - began_s >= 0.096
 
 
 async def test_a_stall_in_the_body_is_silence_with_the_connection_open(wire: Wire) -> None:
