@@ -177,8 +177,11 @@ class Mount:
             self._daemon is not None
             and self._daemon.poll() is None
             and self.point in fuse_mounts()
-            # Of the file system, not of its root, whose attributes the kernel may remember.
-            and finishes("stat", "-f", self.point, timeout_s=2)
+            # Of the file system, not of its root, whose attributes the kernel may remember; and
+            # of ours, not of the one below: a dead mount may just have been cleared away.
+            and finishes(
+                "sh", "-c", '[ "$(stat -f -c %T "$0")" = fuseblk ]', self.point, timeout_s=2
+            )
         )
 
     def log_text(self) -> str:
