@@ -41,6 +41,13 @@ coverage: setup  ## branch coverage of the tests that run in process
 	$(RUN)coverage run -m pytest -q -m "not mounted"
 	$(RUN)coverage report
 
+.PHONY: soak conformance
+soak: setup  ## mixed load with failures for MINUTES (10): does all stay flat, is nothing lost
+	$(RUN)python -m scripts.soak --minutes $(or $(MINUTES),10)
+conformance: setup  ## outside suites on a mount, WRITE=through; installs what they need
+	scripts/bootstrap --conformance
+	$(RUN)python -m scripts.conformance --write $(or $(WRITE),through)
+
 .PHONY: demo serve lock build clean
 demo: setup  ## mount a local service, work in it with ordinary tools, unmount
 	scripts/demo
