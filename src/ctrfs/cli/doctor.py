@@ -133,10 +133,10 @@ def _check(subject: str, look: Callable[[], str]) -> Finding:
 def _unsent_files(database_path: Path) -> int:
     # Imported here: few directories hold a database at all.
     from ctrfs.disk.database import StateDatabase  # noqa: PLC0415
-    from ctrfs.disk.unsent import UnsentFiles  # noqa: PLC0415
+    from ctrfs.disk.journal import Journal  # noqa: PLC0415
 
     database = StateDatabase(database_path)
     try:
-        return len(UnsentFiles(database).rows())
+        return len(Journal(database))
     finally:
         database.close()

@@ -24,12 +24,20 @@ from ctrfs.config import ContentConfig
 from ctrfs.content.download import Download, StartSoon
 from ctrfs.content.identity import ContentIdentity, new_hasher
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
-from ctrfs.errors import BadHandleError, CtrfsError, RemoteTooLargeError, ShuttingDownError
+from ctrfs.errors import (
+    BadHandleError,
+    CtrfsError,
+    LocalDiskError,
+    RemoteTooLargeError,
+    ShuttingDownError,
+)
 from ctrfs.tree.nodes import InodeNumber
 from ctrfs.units import MIB
 
 # blake2b makes 1 GB/s here: a MiB takes 1 ms, which nobody feels; a hop to a thread takes 0.1.
 HASH_INLINE_MAX: Final = 1 * MIB
+# A commit of the journal, which follows, waits for the disk in the same way.
+SYNC_INLINE_MAX: Final = 1 * MIB
 
 
 class FileState(enum.Enum):
@@ -104,8 +112,12 @@ class OpenFile:
         *,
         identity: ContentIdentity | None,
         spool_file: SpoolFile | None,
+        expected_digest: str | None = None,
     ) -> None:
-        """Take the bytes in ``spool_file`` for complete; without one they are on the service."""
+        """Take the bytes in ``spool_file`` for complete; without one they are on the service.
+
+        Bytes of ``expected_digest`` are sent only if they have it, or have been changed since.
+        """
         self._surroundings = surroundings
         self._spool_file = spool_file
         self._download: Download | None = None
@@ -114,6 +126,7 @@ class OpenFile:
         )
         self._complete_size_bytes = spool_file.size_bytes if spool_file is not None else 0
         self._digest = identity.digest if identity is not None and self._is_complete else None
+        self._expected_digest = expected_digest
         self._state = FileState.DIRTY if identity is None else FileState.CLEAN
         self._stillness = trio.Lock()
         self._is_resident = False
@@ -276,9 +289,12 @@ class OpenFile:
     async def sync_to_disk(self) -> None:
         """Return when the local disk holds all bytes, whatever happens to the machine after.
 
-        In a thread: a disk takes milliseconds to seconds for it.
+        Many bytes in a thread: a disk takes milliseconds to seconds for them.
         """
         spool_file = self._own_spool_file()
+        if spool_file.size_bytes <= SYNC_INLINE_MAX:
+            spool_file.sync()
+            return
         with spool_file.pinned():
             await trio.to_thread.run_sync(spool_file.sync)
 
@@ -326,7 +342,7 @@ class OpenFile:
         return written
 
     def _note_change(self) -> None:
-        self._digest = None
+        self._digest = self._expected_digest = None
         if self.dirty_since_ns is None:
             self.dirty_since_ns = self._surroundings.clock.wall_ns()
         if self._state is not FileState.DIRTY:
@@ -359,6 +375,8 @@ class OpenFile:
                 self._digest = _digest_of(spool_file)
             else:
                 self._digest = await trio.to_thread.run_sync(_digest_in_thread, spool_file)
+        if self._expected_digest not in {None, self._digest}:
+            raise LocalDiskError("the local copy of unsent bytes is damaged: it is not sent")
         return self._digest
 
     def _own_spool_file(self) -> SpoolFile:

@@ -6,6 +6,7 @@ The face of this floor. Everything here but ``run`` is a plain ``def`` and sends
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
@@ -17,7 +18,7 @@ from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import FileState, OpenFile, Surroundings
 from ctrfs.disk.content_cache import ContentCache
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
-from ctrfs.errors import ShuttingDownError
+from ctrfs.errors import LocalDiskError, ShuttingDownError
 from ctrfs.tree.nodes import InodeNumber
 
 
@@ -105,6 +106,25 @@ class ContentStore:
         file.is_resident = True
         return file
 
+    def adopt_unsent(self, inode: InodeNumber, spool_name: str, *, digest: str | None) -> OpenFile:
+        """Return a file whose bytes an earlier mount could not send: DIRTY, no reference.
+
+        Args:
+            inode: Whose bytes.
+            spool_name: Where they lie.
+            digest: What their blake2b must be, where that is known.
+
+        Raises:
+            LocalDiskError: There are no bytes of that name.
+        """
+        assert inode not in self._files, "a file is adopted once"
+        return self._add(inode, None, self._spool.open(spool_name), expected_digest=digest)
+
+    def delete_unsent(self, spool_name: str) -> None:
+        """Delete bytes that an earlier mount left and nobody wants any more; harmless if gone."""
+        with suppress(LocalDiskError):
+            self._spool.open(spool_name).delete()
+
     def retain(self, inode: InodeNumber) -> None:
         """Add a reference to a file that is here."""
         self._files[inode].references += 1
@@ -154,9 +174,19 @@ class ContentStore:
         assert self._discarded <= self._files.keys()
 
     def _add(
-        self, inode: InodeNumber, identity: ContentIdentity | None, spool_file: SpoolFile | None
+        self,
+        inode: InodeNumber,
+        identity: ContentIdentity | None,
+        spool_file: SpoolFile | None,
+        expected_digest: str | None = None,
     ) -> OpenFile:
-        file = OpenFile(self._surroundings, inode, identity=identity, spool_file=spool_file)
+        file = OpenFile(
+            self._surroundings,
+            inode,
+            identity=identity,
+            spool_file=spool_file,
+            expected_digest=expected_digest,
+        )
         self._files[inode] = file
         return file
 

@@ -22,13 +22,30 @@ from typing import Final, TypeAlias
 
 from ctrfs.disk.failures import error_from_os_error, error_from_sqlite_error
 from ctrfs.errors import LocalDiskError
+from ctrfs.failpoints import reached
 
 SqlValue: TypeAlias = int | str | bytes | None
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # Texts from outside are kept as blobs (see ``blob_from_text``), times as decimal text: SQLite's
 # integers end in the year 2262, those of a file's mtime do not.
+_JOURNAL: Final[tuple[str, ...]] = (
+    # disk.journal.Journal
+    """CREATE TABLE unsent (
+        key BLOB PRIMARY KEY, container_id BLOB NOT NULL, container_name BLOB NOT NULL,
+        path BLOB NOT NULL, spool_name TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+        digest TEXT NOT NULL, replaces TEXT NOT NULL, mtime_ns TEXT NOT NULL, mode INTEGER,
+        error BLOB NOT NULL, since_s INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE pending_delete (
+        container_id BLOB NOT NULL, file_id BLOB NOT NULL, stored_path BLOB NOT NULL,
+        created_at_s INTEGER NOT NULL, size_bytes INTEGER,
+        PRIMARY KEY (container_id, file_id, created_at_s)) WITHOUT ROWID""",
+    """CREATE TABLE folder_move (
+        container_id BLOB NOT NULL, new_path BLOB NOT NULL, old_path BLOB NOT NULL,
+        files TEXT NOT NULL, PRIMARY KEY (container_id, new_path)) WITHOUT ROWID""",
+    "CREATE TABLE pending_rmdir (container_id BLOB PRIMARY KEY) WITHOUT ROWID",
+)
 SCHEMA: Final[tuple[str, ...]] = (
     # disk.overlay.Overlay; ``sequence`` grows with each put, so that the oldest is the smallest
     """CREATE TABLE overlay (
@@ -42,18 +59,22 @@ SCHEMA: Final[tuple[str, ...]] = (
         container_id BLOB NOT NULL, path BLOB NOT NULL, spool_name TEXT NOT NULL,
         size_bytes INTEGER NOT NULL, mtime_ns TEXT NOT NULL, mode INTEGER,
         PRIMARY KEY (container_id, path)) WITHOUT ROWID""",
-    # disk.unsent.UnsentFiles
-    """CREATE TABLE unsent (
-        key BLOB PRIMARY KEY, container_id BLOB NOT NULL, container_name BLOB NOT NULL,
-        path BLOB NOT NULL, stored_name BLOB NOT NULL, spool_name TEXT NOT NULL,
-        size_bytes INTEGER NOT NULL, digest TEXT NOT NULL, replaces BLOB NOT NULL,
-        mtime_ns TEXT NOT NULL, mode INTEGER, error BLOB NOT NULL,
-        since_s INTEGER NOT NULL) WITHOUT ROWID""",
-    """CREATE TABLE pending_delete (
-        container_id BLOB NOT NULL, file_id BLOB NOT NULL,
-        PRIMARY KEY (container_id, file_id)) WITHOUT ROWID""",
+    *_JOURNAL,
     # disk.facts.ServiceFacts
     "CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+)
+
+
+# What version 1 had of the journal: bytes without the versions that they replace, and ids to
+# delete without versions. The bytes are carried over; an id without a version is let be, as it
+# may have come to stand for another file.
+_FROM_1_TO_2: Final[tuple[str, ...]] = (
+    "ALTER TABLE unsent RENAME TO unsent_1",
+    "DROP TABLE pending_delete",
+    *_JOURNAL,
+    """INSERT INTO unsent SELECT key, container_id, container_name, path, spool_name, size_bytes,
+        digest, '[]', mtime_ns, mode, error, since_s FROM unsent_1""",
+    "DROP TABLE unsent_1",
 )
 
 
@@ -112,9 +133,14 @@ class StateDatabase:
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Make the statements inside one step: all of them, or none if the block raises.
 
+        Inside another block it is part of that one's step.
+
         Args:
             durable: Return only when the disk confirms; for what a power cut may not take.
         """
+        if self._is_in_transaction():
+            yield
+            return
         if durable:
             self.execute("PRAGMA synchronous = FULL")
         try:
@@ -122,9 +148,11 @@ class StateDatabase:
             try:
                 yield
                 self.execute("COMMIT")
+                if durable:
+                    reached("database.committed", str(self._path))
             except BaseException:
                 # SQLite has already rolled back on some failures, a full disk among them.
-                if self._connection.in_transaction:
+                if self._is_in_transaction():
                     self.execute("ROLLBACK")
                 raise
         finally:
@@ -135,6 +163,9 @@ class StateDatabase:
         """Close the connection; harmless a second time."""
         self._connection.close()
 
+    def _is_in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
     def _prepare(self) -> None:
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = NORMAL")
@@ -144,9 +175,9 @@ class StateDatabase:
                 f"{self._path} was written by a newer version of this program "
                 f"(schema {version}, this one knows {SCHEMA_VERSION})"
             )
-        if version == 0:
-            with self.transaction():
-                for statement in SCHEMA:
+        if version < SCHEMA_VERSION:
+            with self.transaction(durable=True):
+                for statement in SCHEMA if version == 0 else _FROM_1_TO_2:
                     self.execute(statement)
                 self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -78,6 +78,14 @@ class LocalEntries:
         )
         return [_file_from_row(row) for row in rows]
 
+    def file(self, container_id: str, path: bytes) -> LocalFileRow | None:
+        """Return the local file at ``path``."""
+        rows = self._database.rows(
+            "SELECT * FROM local_file WHERE container_id = ? AND path = ?",
+            (blob_from_text(container_id), path),
+        )
+        return _file_from_row(rows[0]) if rows else None
+
     def all_files(self) -> list[LocalFileRow]:
         """Return the local files of all containers."""
         rows = self._database.rows("SELECT * FROM local_file ORDER BY container_id, path")

@@ -16,6 +16,7 @@ from typing import Final
 
 from ctrfs.disk.failures import error_from_os_error
 from ctrfs.errors import LocalDiskError, LocalDiskFullError
+from ctrfs.failpoints import reached
 from ctrfs.ownership import complaint_about_file
 from ctrfs.units import MIB
 
@@ -231,6 +232,7 @@ class SpoolFile:
                 os.fsync(directory_fd)
             finally:
                 os.close(directory_fd)
+        reached("spool.synced", str(self._path))
 
     def pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         """Yield all bytes in order, ``piece_bytes`` at a time."""

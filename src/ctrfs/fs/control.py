@@ -96,18 +96,20 @@ class ControlDirectory:
         """Return what the service has not been told or given yet, one JSON object a line."""
         rows = [
             {
+                "id": row.key,
                 "container": row.container_name,
+                "container_id": row.container_id,
                 "path": row.path.decode("utf-8", "backslashreplace"),
                 "bytes": row.size_bytes,
                 "since": row.since_s,
                 "error": row.error,
                 "local": str(self._spool_path / row.spool_name),
             }
-            for row in self._parts.unsent.rows()
+            for row in self._parts.journal.rows()
         ]
         deletes = [
-            {"container_id": container_id, "delete": file_id}
-            for container_id, file_id in self._parts.unsent.deletes()
+            {"container_id": version.container_id, "delete": version.file_id}
+            for version in self._parts.journal.deletes()
         ]
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*rows, *deletes])
 
@@ -119,8 +121,8 @@ class ControlDirectory:
             "open_handles": len(self._parts.handles),
             "inodes": len(self._parts.tree.inodes),
             "spool_bytes": self._parts.store.bytes_used,
-            "unsent_files": len(self._parts.unsent.rows()),
-            "unsent_deletes": len(self._parts.unsent.deletes()),
+            "unsent_files": len(self._parts.journal),
+            "unsent_deletes": len(self._parts.journal.deletes()),
             "local_only_files": len(self._parts.local.all_files()),
             "rejected_rows": len(self._parts.namespace.rejected()),
         }

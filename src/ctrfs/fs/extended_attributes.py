@@ -1,4 +1,4 @@
-"""The ``user.ctrfs.*`` attributes: what the service knows of an entry, and one button."""
+"""The ``user.ctrfs.*`` attributes: what the service knows of an entry, and two buttons."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from ctrfs.errors import (
     NotPermittedError,
     UnsupportedAttributeError,
 )
+from ctrfs.fs.discarding import Discarder
 from ctrfs.fs.parts import Parts
 from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Node
 
 PREFIX: Final = b"user.ctrfs."
 REFRESH: Final = b"user.ctrfs.refresh"
+DISCARD: Final = b"user.ctrfs.discard"
 
 
 class ExtendedAttributes:
     """Get, list and set; only a refresh ever asks the service."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, discarder: Discarder) -> None:
         self._parts = parts
+        self._discarder = discarder
 
     def names(self, node: Node) -> list[bytes]:
         """Return the attributes that ``node`` has."""
@@ -40,16 +43,22 @@ class ExtendedAttributes:
                 return value.encode("utf-8", "surrogateescape")
         raise NoSuchAttributeError(f"no attribute {name!r}")
 
-    async def set(self, node: Node, name: bytes) -> None:
-        """Carry out ``user.ctrfs.refresh``, whatever its value: fetch the listing now.
+    async def set(self, node: Node, name: bytes, value: bytes) -> None:
+        """Carry out what an attribute stands for.
+
+        ``user.ctrfs.refresh``, whatever its value: fetch the listing now.
+        ``user.ctrfs.discard``: give up the unsent bytes of that id, whichever entry it is set on.
 
         Raises:
+            InvalidAttributeValueError: There are no unsent bytes of that id.
             UnsupportedAttributeError: It cannot be kept: it is not ours, or one of ours that
                 tells and does not take. Copy tools pass over both without a word.
             RemoteError: The listing could not be fetched.
         """
         if name == REFRESH:
             await self._parts.namespace.refetch(node)
+        elif name == DISCARD:
+            await self._discarder.discard(value.decode("utf-8", "surrogateescape"))
         else:
             raise UnsupportedAttributeError(f"{name!r} cannot be kept")
 

@@ -10,10 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-import trio
-
 from ctrfs.errors import (
-    CtrfsError,
     EntryExistsError,
     IsADirectoryEntryError,
     LocalDiskError,
@@ -38,6 +35,8 @@ from ctrfs.fs.control import CONTROL_INODE, ControlDirectory
 from ctrfs.fs.creating import Creator, check_name
 from ctrfs.fs.describing import Describer
 from ctrfs.fs.directories import DirectoryReader
+from ctrfs.fs.discarding import Discarder
+from ctrfs.fs.draining import Drainer
 from ctrfs.fs.extended_attributes import ExtendedAttributes
 from ctrfs.fs.files import Files
 from ctrfs.fs.handles import (
@@ -49,7 +48,10 @@ from ctrfs.fs.holding import Holder
 from ctrfs.fs.moving import Mover, check_rename
 from ctrfs.fs.moving_folders import FolderMover
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder
 from ctrfs.fs.removing import Remover
+from ctrfs.fs.restoring import Finisher, Restorer
+from ctrfs.fs.retrying import BackgroundRetries
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.container_tree import CONTROL_NAME
 from ctrfs.tree.nodes import (
@@ -71,6 +73,8 @@ class FileSystem:
 
     Attributes:
         describer: Says in the log which entry an operation was about.
+        restorer: Brings back what earlier mounts have left.
+        retries: Tries again what has failed.
     """
 
     def __init__(
@@ -98,16 +102,30 @@ class FileSystem:
         self._control = control
         self.describer = Describer(parts)
         self._reader = DirectoryReader(parts, control, attributes_of=self._attributes)
-        self._saver = Saver(parts)
-        self._remover = Remover(parts, self._saver)
+        self._recorder = recorder = Recorder(parts)
+        self._saver = Saver(parts, recorder)
+        self._remover = Remover(parts, self._saver, recorder)
         holder = Holder(parts)
-        self._mover = Mover(parts, self._saver, self._remover, holder)
-        self._folder_mover = FolderMover(parts, self._saver, holder)
+        self._mover = Mover(parts, self._saver, self._remover, holder, recorder)
+        self._folder_mover = FolderMover(parts, self._saver, holder, recorder)
         self._creator = Creator(parts)
         self._files = Files(
-            parts, self._saver, holder, on_pages_stale=on_pages_stale, holds_open=holds_open
+            parts,
+            self._saver,
+            holder,
+            recorder=recorder,
+            on_pages_stale=on_pages_stale,
+            holds_open=holds_open,
         )
-        self._extended = ExtendedAttributes(parts)
+        self._extended = ExtendedAttributes(parts, Discarder(parts, self._remover))
+        self._drainer = Drainer(parts, self._saver)
+        finisher = Finisher(
+            parts, recorder=recorder, mover=self._mover, remover=self._remover, holder=holder
+        )
+        self.retries = BackgroundRetries(
+            parts, saver=self._saver, recorder=recorder, finisher=finisher
+        )
+        self.restorer = Restorer(parts, on_restored=self.retries.begin)
 
     # -- names and attributes --------------------------------------------------------------
 
@@ -360,11 +378,11 @@ class FileSystem:
             return []
         return self._extended.names(self._parts.tree.inodes.node(inode))
 
-    async def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:  # noqa: ARG002  # the value of a button means nothing
-        """Carry out ``user.ctrfs.refresh``; waits for the service."""
+    async def setxattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
+        """Carry out what the attribute stands for; see ``ExtendedAttributes.set``."""
         if self._control.owns(inode):
             raise UnsupportedAttributeError("the control directory has no attributes")
-        await self._extended.set(self._parts.tree.inodes.node(inode), name)
+        await self._extended.set(self._parts.tree.inodes.node(inode), name, value)
 
     async def removexattr(self, inode: InodeNumber, name: bytes) -> None:
         """Refuse."""
@@ -376,31 +394,15 @@ class FileSystem:
 
     def unsent_count(self) -> int:
         """Return how many files have bytes that the service lacks."""
-        recorded = len(self._parts.unsent.rows())
-        return max(recorded, len(self._parts.store.unsent_inodes()))
+        return self._drainer.unsent_count()
 
     async def drain(self) -> int:
-        """Try to send everything that is still unsent; return how many files are left.
-
-        Waits for the service as long as it takes: the caller sets the deadline.
-        """
-        async with trio.open_nursery() as nursery:
-            store = self._parts.store
-            for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
-                nursery.start_soon(self._drain_one, inode)
-        await self._saver.retry_deletes()
-        return self.unsent_count()
+        """Try to send everything that is still unsent; see ``Drainer.drain``."""
+        return await self._drainer.drain()
 
     async def record_unsent(self) -> None:
         """Record all that is still unsent, so that it outlives this mount; sends nothing."""
-        for inode in self._parts.store.unsent_inodes():
-            await self._saver.record_unsent(self._file(inode))
-
-    async def _drain_one(self, inode: InodeNumber) -> None:
-        try:
-            await self._saver.save(self._file(inode))
-        except CtrfsError as error:
-            log.warning("inode %d could not be sent before the end: %s", inode, error)
+        await self._drainer.record_unsent()
 
     # -- pieces ----------------------------------------------------------------------------
 
@@ -463,4 +465,6 @@ class FileSystem:
             if open_file is not None and node.parent is not None:
                 await self._saver.keep_local(node, open_file)
                 return
+        if isinstance(node, File) and node.is_claimed:
+            self._recorder.again(node)
         self._parts.keep_facts(node)

@@ -8,9 +8,11 @@ store it there. One whose new name never leaves this machine is kept here, then 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
-from ctrfs.api.models import ContainerId, ContainerRequest, FileId
+from ctrfs.api.models import ContainerFile, ContainerId, ContainerRequest
+from ctrfs.content.open_file import OpenFile, Outgoing
 from ctrfs.errors import (
     ContainerExpiredError,
     CrossContainerError,
@@ -21,8 +23,10 @@ from ctrfs.errors import (
     RemoteError,
     RemoteNotFoundError,
 )
+from ctrfs.failpoints import reached
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder, replaced_by
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.saving import Saver, identity_of
 from ctrfs.tree.names import container_name_from_entry
@@ -44,7 +48,10 @@ log = logging.getLogger(__name__)
 class Mover:
     """Rename; the caller holds the locks of both directories."""
 
-    def __init__(self, parts: Parts, saver: Saver, remover: Remover, holder: Holder) -> None:
+    def __init__(
+        self, parts: Parts, saver: Saver, remover: Remover, holder: Holder, recorder: Recorder
+    ) -> None:
+        self._recorder = recorder
         self._parts = parts
         self._saver = saver
         self._remover = remover
@@ -103,16 +110,21 @@ class Mover:
                 network_disabled=policy == "disabled",
             )
         )
+        reached("container.created")
         if directory.children or (target is not None and target.children):
             # A listing has brought them since; whoever moves by copying will see them.
             await self._delete_container(new.id)
             raise CrossContainerError("a container with files is copied, not renamed")
+        gone = [old.id, *([target.container.id] if target is not None else [])]
+        with self._parts.spared(), self._parts.journal.together():
+            for container_id in gone:
+                self._parts.journal.put_rmdir(container_id)
         if target is not None:
             self._parts.namespace.removed_container(target)
         self._parts.namespace.replaced_container(directory, new, name)
-        await self._delete_container(old.id)
-        if target is not None:
-            await self._delete_container(target.container.id)
+        reached("container.replaced")
+        for container_id in gone:
+            await self._delete_container(container_id)
 
     async def _delete_container(self, container_id: ContainerId) -> None:
         """Delete an empty container that has been replaced; it may be gone already."""
@@ -121,7 +133,10 @@ class Mover:
         except (RemoteNotFoundError, ContainerExpiredError):
             log.debug("container %s was gone already", container_id)
         except RemoteError as error:
-            log.warning("replaced container %s could not be deleted: %s", container_id, error)
+            log.warning("replaced container %s could not be deleted yet: %s", container_id, error)
+            self._recorder.container_not_deleted(container_id)
+            return
+        self._recorder.container_deleted(container_id)
 
     async def _move_to_local(
         self, file: File, parent: Folder, name: bytes, target: File | None
@@ -130,27 +145,27 @@ class Mover:
         new_path = (*path_in_container(parent), name)
         async with self._holder.held(file) as open_file:
             was_resident = open_file.is_resident
+            gone = [*replaced_by(file), *(replaced_by(target) if target is not None else [])]
             try:
                 await self._holder.complete(file, open_file)
-                await self._saver.keep_local(file, open_file, owner=owner_of(parent), path=new_path)
+                await self._saver.keep_local(
+                    file, open_file, owner=owner_of(parent), path=new_path, deletes=gone
+                )
             except CtrfsError:
                 open_file.is_resident = was_resident
                 raise
             # In one step from here: what was synced is where it is recorded to be.
-            old_owner, remote = file.owner, file.remote
+            old_owner = file.owner
             local_path = path_in_container(file) if file.is_local_only else None
-            gone = [*file.replaces, *([remote.id] if remote is not None else [])]
-            replaced = self._step_over(target)
+            self._step_over(target)
             self._parts.tree.unbind(file)
             self._place(file, parent, name)
             file.is_local_only = True
             file.replaces = ()
-            self._parts.forget_unsent(file.inode)
             self._forget_local(old_owner, local_path)
             if target is not None:
                 self._remover.forget_bytes(target)  # its record has just become ours
-            await self._saver.delete_all(old_owner, gone)
-            await self._saver.delete_all(file.owner, replaced)
+            await self._saver.delete_all(gone)
 
     def _can_wait(self, file: File, parent: Folder) -> bool:
         """Tell whether a flush is sure to come that will store the file under its new name."""
@@ -164,10 +179,11 @@ class Mover:
     def _rename_only(self, file: File, parent: Folder, name: bytes, target: File | None) -> None:
         """Change the name here; the flush stores the bytes there and deletes what was."""
         replaced = self._step_over(target)
-        for file_id in replaced:
-            self._parts.namespace.hide(file.owner, file_id)
+        for row in replaced:
+            self._parts.namespace.hide(file.owner, row)
         self._place(file, parent, name)
         file.replaces = (*file.replaces, *replaced)
+        self._recorder.again(file)
         if target is not None:
             self._forget_target(target)
 
@@ -177,7 +193,6 @@ class Mover:
         """Store the bytes under the new name, then delete the old and the replaced."""
         old_owner, old = file.owner, file.remote
         local_path = path_in_container(file) if file.is_local_only else None
-        elsewhere: list[FileId] = []
 
         def place() -> tuple[ContainerDirectory, EntryPath]:
             return owner_of(parent), (*path_in_container(parent), name)
@@ -185,29 +200,86 @@ class Mover:
         async with self._holder.held(file) as open_file:
             await self._holder.complete(file, open_file)
             async with open_file.sending() as outgoing:
-                stored = await self._saver.upload_to(place, outgoing)
+                async with self._intended(file, open_file, outgoing, place(), target):
+                    stored = await self._saver.upload_to(place, outgoing, file=file)
+                reached("rename.stored")
                 outgoing.settle(identity_of(stored, outgoing))
                 open_file.is_resident = False
                 replaced = self._step_over(target)
+                elsewhere: list[ContainerFile] = []
                 if old_owner is not owner_of(parent):
-                    elsewhere = [*file.replaces, *([old.id] if old is not None else [])]
+                    elsewhere = replaced_by(file)
                     file.replaces = ()
                     self._parts.tree.unbind(file)
                 self._parts.tree.forget_double(owner_of(parent), stored, file)
                 self._place(file, parent, name)
                 file.is_local_only = False
                 file.replaces = (*file.replaces, *replaced)
-                gone = self._saver.bind(file, stored, outgoing)
+                gone = [*elsewhere, *self._saver.bind(file, stored, outgoing)]
+                self._recorder.settle(file, deletes=gone)
+                self._forget_local(old_owner, local_path)
+                reached("rename.bound")
         self._parts.namespace.changed_by_us()
-        self._parts.forget_unsent(file.inode)
-        self._forget_local(old_owner, local_path)
         if target is not None:
             self._forget_target(target)
         if old is not None and old_owner is not file.owner:
             with self._parts.spared():
                 self._parts.overlay.drop(old_owner.container.id, old.id)
-        await self._saver.delete_all(old_owner, elsewhere)
-        await self._saver.delete_all(file.owner, gone)
+        await self._saver.delete_all(gone)
+        reached("rename.settled")
+
+    @asynccontextmanager
+    async def _intended(
+        self,
+        file: File,
+        open_file: OpenFile,
+        outgoing: Outgoing,
+        place: tuple[ContainerDirectory, EntryPath],
+        target: File | None,
+    ) -> AsyncIterator[None]:
+        """Record inside the block that the bytes are on their way to another name.
+
+        From the first moment the next mount would finish the renaming; if the block fails it
+        has not taken place, and what was recorded of the file before is put back.
+        """
+        journal, local = self._parts.journal, self._parts.local
+        container_id, path = file.owner.container.id, b"/".join(path_in_container(file))
+        before = [
+            row
+            for entry in (file, target)
+            if entry is not None and entry.journal_key is not None
+            and (row := journal.row(entry.journal_key)) is not None
+        ]  # fmt: skip
+        local_row = local.file(container_id, path) if file.is_local_only else None
+        has_key = file.journal_key is not None
+
+        def take_away() -> None:
+            if local_row is not None:
+                local.remove_file(container_id, path)
+            if target is not None and target.journal_key is not None:
+                journal.settle(target.journal_key)
+
+        replaces = [*replaced_by(file), *(replaced_by(target) if target is not None else [])]
+        await self._recorder.intend(
+            file,
+            open_file,
+            digest=outgoing.digest,
+            place=place,
+            replaces=replaces,
+            instead=take_away,
+        )
+        reached("rename.intended")
+        try:
+            yield
+        except BaseException:  # also if the time of the request is over
+            with self._parts.spared(), journal.together():
+                if local_row is not None:
+                    local.put_file(local_row)
+                if not has_key:
+                    self._recorder.settle(file)
+                for row in before:
+                    journal.put(row)
+            raise
 
     def _forget_local(self, owner: ContainerDirectory, path: EntryPath | None) -> None:
         if path is not None:
@@ -223,12 +295,12 @@ class Mover:
             self._parts.touch(old_parent)
         self._parts.touch(parent)
 
-    def _step_over(self, target: File | None) -> Sequence[FileId]:
-        """Take the name of what is replaced; return the ids that the user overwrote with it."""
+    def _step_over(self, target: File | None) -> Sequence[ContainerFile]:
+        """Take the name of what is replaced; return what the user overwrote with it."""
         if target is None:
             return ()
         self._parts.tree.take_name(target)
-        return (*target.replaces, *((target.remote.id,) if target.remote is not None else ()))
+        return replaced_by(target)
 
     def _forget_target(self, target: File) -> None:
         if target.is_local_only:

@@ -12,7 +12,8 @@ from typing import Final
 
 import trio
 
-from ctrfs.api.models import ContainerFile, FileId
+from ctrfs.api.models import ContainerFile
+from ctrfs.disk.journal import FolderMoveRow, MovingFile
 from ctrfs.errors import (
     CrossContainerError,
     CtrfsError,
@@ -20,12 +21,13 @@ from ctrfs.errors import (
     NotADirectoryEntryError,
     UnsupportedRenameError,
 )
+from ctrfs.failpoints import reached
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder, version_of
 from ctrfs.fs.saving import Saver, identity_of
 from ctrfs.tree.making import folder_key
 from ctrfs.tree.nodes import (
-    ContainerDirectory,
     Directory,
     EntryPath,
     File,
@@ -55,7 +57,8 @@ class _Copy:
 class FolderMover:
     """Rename of folders; the caller holds the locks of both directories."""
 
-    def __init__(self, parts: Parts, saver: Saver, holder: Holder) -> None:
+    def __init__(self, parts: Parts, saver: Saver, holder: Holder, recorder: Recorder) -> None:
+        self._recorder = recorder
         self._parts = parts
         self._saver = saver
         self._holder = holder
@@ -87,33 +90,98 @@ class FolderMover:
         if target is not None and target.children:
             raise DirectoryNotEmptyError("the folder of that name has entries")
         new_path = (*path_in_container(parent), name)
+        self._intend(folder, new_path)
+        reached("folder.intended")
         copies, useless = await self._copy_all(folder, new_path)
+        gone = [*useless, *(copy.old for copy in copies)]
+        self._settle(folder, new_path, gone, moved_from=path_in_container(folder))
         for copy in copies:
             self._parts.tree.forget_double(folder.owner, copy.new, copy.file)
         self._move_folder_here(folder, parent, name, target)
         self._parts.namespace.changed_by_us()
         for copy in copies:
-            self._parts.namespace.hide(folder.owner, copy.old.id)
+            self._parts.namespace.hide(folder.owner, copy.old)
             self._saver.stored(copy.file, copy.new, digest=copy.digest)
             copy.file.size_bytes = copy.size_bytes
             with self._parts.spared():
                 self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
                 self._parts.keep_facts(copy.file)
-        await self._delete_at_once(folder.owner, [*useless, *(copy.old.id for copy in copies)])
-        for file in list(self._parts.tree.files_below(folder)):
-            await self._saver.record_again(file)
+        reached("folder.moved")
+        await self._delete_at_once(gone)
+        reached("folder.settled")
+
+    def _intend(self, folder: Directory, new_path: EntryPath) -> None:
+        """Record that the folder is being renamed: the next mount would finish it."""
+        old_path = path_in_container(folder)
+        files = tuple(
+            MovingFile(
+                inner_path=b"/".join(path_in_container(file)[len(old_path) :]),
+                version=version_of(file.remote),
+            )
+            for file in self._parts.tree.files_below(folder)
+            if file.remote is not None and not file.is_claimed
+        )
+        with self._parts.spared():
+            self._parts.journal.put_folder_move(
+                FolderMoveRow(
+                    container_id=folder.owner.container.id,
+                    old_path=b"/".join(old_path),
+                    new_path=b"/".join(new_path),
+                    files=files,
+                )
+            )
+
+    def _settle(
+        self,
+        folder: Directory,
+        new_path: EntryPath,
+        gone: Sequence[ContainerFile],
+        *,
+        moved_from: EntryPath | None,
+    ) -> None:
+        """Record in one step that the renaming is decided, and what is to be deleted for it.
+
+        Args:
+            folder: Which folder.
+            new_path: Where it was to be.
+            gone: What is to be deleted: the old files, or those that were stored in vain.
+            moved_from: Where it was; None if it stays there.
+        """
+        container_id, target = folder.owner.container.id, b"/".join(new_path)
+        with self._parts.spared(), self._parts.journal.together():
+            self._parts.journal.remove_folder_move(container_id, target)
+            if moved_from is not None:
+                self._parts.journal.move_below(container_id, b"/".join(moved_from), target)
+            self._recorder.settle(deletes=gone)
 
     async def _copy_all(
         self, folder: Directory, new_path: EntryPath
-    ) -> tuple[list[_Copy], list[FileId]]:
+    ) -> tuple[list[_Copy], list[ContainerFile]]:
         """Store every file of ``folder`` again, until none has changed meanwhile.
 
-        Returns the copies that count, and the ids of those that do not any more. Files that
+        Returns the copies that count, and what was stored for those that do not any more. Files that
         are being written are left out: their own save will find them at the new path.
         """
         done: dict[File, _Copy] = {}
-        useless: list[FileId] = []
+        useless: list[ContainerFile] = []
         failures: list[CtrfsError] = []
+        try:
+            return await self._copy_in_rounds(folder, new_path, done, useless, failures)
+        except trio.Cancelled:
+            self._settle(
+                folder, new_path, [*useless, *(copy.new for copy in done.values())], moved_from=None
+            )
+            self._recorder.on_failure()
+            raise
+
+    async def _copy_in_rounds(
+        self,
+        folder: Directory,
+        new_path: EntryPath,
+        done: dict[File, _Copy],
+        useless: list[ContainerFile],
+        failures: list[CtrfsError],
+    ) -> tuple[list[_Copy], list[ContainerFile]]:
         for _round in range(ROUNDS_MAX):
             todo = [
                 file
@@ -133,9 +201,9 @@ class FolderMover:
                     for file, copy in done.items()
                     if file in there and not file.is_claimed and file.remote == copy.old
                 ]
-                useless += [copy.new.id for copy in done.values() if copy not in counting]
+                useless += [copy.new for copy in done.values() if copy not in counting]
                 return counting, useless
-            useless += [done.pop(file).new.id for file in todo if file in done]
+            useless += [done.pop(file).new for file in todo if file in done]
             limiter = trio.CapacityLimiter(FILES_AT_ONCE)
             async with trio.open_nursery() as nursery:
                 for file in todo:
@@ -144,9 +212,9 @@ class FolderMover:
                     )
             if failures:
                 break
-        await self._delete_at_once(
-            folder.owner, [*useless, *(copy.new.id for copy in done.values())]
-        )
+        useless += [copy.new for copy in done.values()]
+        self._settle(folder, new_path, useless, moved_from=None)
+        await self._delete_at_once(useless)
         raise failures[0] if failures else CrossContainerError("files in it keep changing")
 
     async def _copy_one(
@@ -168,7 +236,8 @@ class FolderMover:
                     async with open_file.sending() as outgoing:
                         new = await self._saver.upload(folder.owner, (*new_path, *inner), outgoing)
                         outgoing.settle(identity_of(new, outgoing))
-                        self._parts.namespace.hide(folder.owner, new.id)
+                        self._parts.namespace.hide(folder.owner, new)
+                        reached("folder.copied")
                         done[file] = _Copy(file, old, new, outgoing.digest, outgoing.size_bytes)
             except CtrfsError as error:
                 failures.append(error)
@@ -199,6 +268,6 @@ class FolderMover:
                 )
         self._parts.touch(old_parent, parent)
 
-    async def _delete_at_once(self, owner: ContainerDirectory, ids: Sequence[FileId]) -> None:
-        for start in range(0, len(ids), FILES_AT_ONCE):
-            await self._saver.delete_all(owner, ids[start : start + FILES_AT_ONCE])
+    async def _delete_at_once(self, rows: Sequence[ContainerFile]) -> None:
+        for start in range(0, len(rows), FILES_AT_ONCE):
+            await self._saver.delete_all(rows[start : start + FILES_AT_ONCE])

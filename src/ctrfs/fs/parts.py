@@ -13,9 +13,9 @@ from ctrfs.config import FileSystemConfig
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.store import ContentStore
 from ctrfs.content.upload import Uploader
+from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries
 from ctrfs.disk.overlay import Overlay, OverlayRow
-from ctrfs.disk.unsent import UnsentFiles
 from ctrfs.errors import LocalDiskError, NotPermittedError, ReadOnlyError, StaleHandleError
 from ctrfs.fs.failure_log import FailureLog
 from ctrfs.fs.handles import HandleTable
@@ -30,7 +30,6 @@ from ctrfs.tree.nodes import (
     EntryPath,
     File,
     Folder,
-    InodeNumber,
     Parent,
     Root,
     owner_of,
@@ -58,7 +57,7 @@ class Parts:
     uploader: Uploader
     overlay: Overlay
     local: LocalEntries
-    unsent: UnsentFiles
+    journal: Journal
     local_only: LocalOnlyNames
     handles: HandleTable
     mount_id: str
@@ -80,15 +79,6 @@ class Parts:
             owner = node.owner if isinstance(node, File) else owner_of(node)
             row = OverlayRow(mtime_ns=node.mtime_ns, mode=node.mode)
             self.overlay.put(owner.container.id, key, row)
-
-    def unsent_key(self, inode: InodeNumber) -> str:
-        """Return the key under which unsent bytes of a file of this mount are recorded."""
-        return f"{self.mount_id}-{inode}"
-
-    def forget_unsent(self, inode: InodeNumber) -> None:
-        """Take the record of unsent bytes back: they were sent, or are not wanted any more."""
-        with self.spared():
-            self.unsent.remove(self.unsent_key(inode))
 
     @contextmanager
     def spared(self) -> Iterator[None]:

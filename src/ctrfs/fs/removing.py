@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
-from ctrfs.api.models import FileId
+import trio
+
+from ctrfs.api.models import ContainerFile
 from ctrfs.errors import (
     ContainerExpiredError,
     CtrfsError,
@@ -13,7 +16,9 @@ from ctrfs.errors import (
     RemoteNotFoundError,
     StaleHandleError,
 )
+from ctrfs.failpoints import reached
 from ctrfs.fs.parts import Parts, identity_of_remote
+from ctrfs.fs.recording import Recorder, replaced_by
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.making import folder_key
 from ctrfs.tree.nodes import (
@@ -27,9 +32,10 @@ from ctrfs.tree.nodes import (
 class Remover:
     """Unlink and rmdir; the caller holds the lock of the directory."""
 
-    def __init__(self, parts: Parts, saver: Saver) -> None:
+    def __init__(self, parts: Parts, saver: Saver, recorder: Recorder) -> None:
         self._parts = parts
         self._saver = saver
+        self._recorder = recorder
 
     async def remove_file(self, file: File) -> None:
         """Take a file's name away and delete it on the service.
@@ -71,12 +77,22 @@ class Remover:
         """
         container_id = directory.container.id
         await self.check_empty(directory)
-        with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
-            await self._parts.api.delete_container(container_id)
+        with self._parts.spared():
+            self._parts.journal.put_rmdir(container_id)
+        reached("rmdir.intended")
+        try:
+            with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
+                await self._parts.api.delete_container(container_id)
+        except RemoteError:
+            self._recorder.container_deleted(container_id)
+            raise
+        reached("rmdir.deleted")
         self._parts.namespace.removed_container(directory)
         with self._parts.spared():
             self._parts.overlay.drop_container(container_id)
             self._parts.local.drop_container(container_id)
+        self._recorder.container_deleted(container_id)
+        reached("rmdir.settled")
 
     async def check_empty(self, directory: ContainerDirectory) -> None:
         """Return if a listing fetched just now shows nothing in a container.
@@ -107,7 +123,7 @@ class Remover:
         """Say that nobody will ever send the bytes of a file that was unlinked here."""
         file.is_removed = True
         file.is_claimed = False
-        self._parts.forget_unsent(file.inode)
+        self._recorder.settle(file)
         self._parts.store.discard(file.inode, identity_of_remote(file))
 
     async def remove_locked(self, file: File) -> None:
@@ -118,31 +134,53 @@ class Remover:
         owner, remote = file.owner, file.remote
         if file.is_local_only:
             self._parts.local.remove_file(owner.container.id, b"/".join(path_in_container(file)))
-        ids = [*file.replaces, *([remote.id] if remote is not None else [])]
-        for file_id in ids:
-            self._parts.namespace.hide(owner, file_id)
+        rows = replaced_by(file)
+        for row in rows:
+            self._parts.namespace.hide(owner, row)
+        self._recorder.settle(file, deletes=rows)
+        reached("unlink.intended")
         self._parts.tree.take_name(file)
         file.is_removed = True  # from here on, or a write would claim the name back
         with self._parts.spared():
             self._parts.tree.keep_folder(parent)
-        try:
-            if remote is not None:
-                await self._delete(owner, remote.id)
-        except RemoteError:
-            for file_id in ids:
-                self._parts.namespace.unhide(owner, file_id)
-            self._take_back(file)
-            with suppress(
-                CtrfsError
-            ):  # a close meanwhile had nothing to send; recorded if it fails
-                await self._saver.save_locked(file)
-            raise
+        if remote is not None:
+            await self._delete_or_take_back(file, remote, rows)
         self.forget_bytes(file)
         if remote is not None:
             with self._parts.spared():
                 self._parts.overlay.drop(owner.container.id, remote.id)
         self._parts.touch(parent)
-        await self._saver.delete_all(owner, file.replaces)
+        await self._saver.delete_all(file.replaces)
+        reached("unlink.settled")
+
+    async def _delete_or_take_back(
+        self, file: File, remote: ContainerFile, rows: Sequence[ContainerFile]
+    ) -> None:
+        """Delete a file that has lost its name; if the service refuses, the name is back.
+
+        Args:
+            file: Which file.
+            remote: What the service has of it.
+            rows: All deletions that were recorded for it.
+        """
+        try:
+            await self._delete(file.owner, remote)
+        except RemoteError as error:
+            self._parts.namespace.unhide(file.owner, remote.id)
+            for row in rows:
+                self._recorder.deleted(row)
+            self._take_back(file)
+            open_file = self._parts.store.get(file.inode)
+            if file.is_claimed and open_file is not None:
+                await self._recorder.failed(file, open_file, error)
+            with suppress(CtrfsError):  # a close meanwhile had nothing to send
+                await self._saver.save_locked(file)
+            raise
+        except trio.Cancelled:
+            self.forget_bytes(file)
+            for row in rows:
+                self._recorder.not_deleted(row)
+            raise
 
     def _take_back(self, file: File) -> None:
         """Undo the removal of a name: the service has refused it."""
@@ -152,7 +190,9 @@ class Remover:
         open_file = self._parts.store.get(file.inode)
         file.is_claimed = open_file is not None and open_file.is_unsent
 
-    async def _delete(self, owner: ContainerDirectory, file_id: FileId) -> None:
+    async def _delete(self, owner: ContainerDirectory, row: ContainerFile) -> None:
         with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
-            await self._parts.api.delete_file(owner.container.id, file_id)
-        self._parts.namespace.deleted(owner, file_id)
+            await self._parts.api.delete_file(owner.container.id, row.id)
+        reached("unlink.deleted")
+        self._parts.namespace.deleted(owner, row.id)
+        self._recorder.deleted(row)

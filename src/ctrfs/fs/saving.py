@@ -8,16 +8,15 @@ the old bytes or the new ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
-from ctrfs.api.models import ContainerFile, ContainerId, FileId
+from ctrfs.api.models import ContainerFile, FileId
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import FileState, OpenFile, Outgoing
 from ctrfs.content.upload import lookalikes
 from ctrfs.disk.local_entries import LocalFileRow
-from ctrfs.disk.unsent import UnsentRow
 from ctrfs.errors import (
     ContainerExpiredError,
     CtrfsError,
@@ -27,11 +26,12 @@ from ctrfs.errors import (
     ShuttingDownError,
     StaleHandleError,
 )
+from ctrfs.failpoints import reached
 from ctrfs.fs.failure_log import text_of
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder, remote_of, replaced_by
 from ctrfs.tree.naming import Landing
 from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File, path_in_container
-from ctrfs.units import NS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,9 @@ log = logging.getLogger(__name__)
 class Saver:
     """Sends what the service lacks."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, recorder: Recorder) -> None:
         self._parts = parts
-        # What this mount could not delete; ``unsent`` has what earlier ones left, too.
-        self._undeleted: set[tuple[ContainerId, FileId]] = set()
+        self._recorder = recorder
 
     async def save(self, file: File) -> None:
         """Return once the service (or, for local-only names, this disk) has the bytes.
@@ -81,6 +80,7 @@ class Saver:
         *,
         owner: ContainerDirectory | None = None,
         path: EntryPath | None = None,
+        deletes: Sequence[ContainerFile] = (),
     ) -> None:
         """Record a local-only file so that it outlives this mount.
 
@@ -89,6 +89,7 @@ class Saver:
             open_file: The bytes.
             owner: In which container it is going to be, if not where it is.
             path: Where in it, likewise.
+            deletes: What the service has under the name that it leaves, to be deleted then.
 
         Raises:
             LocalDiskError: This machine's disk did not take it.
@@ -97,38 +98,46 @@ class Saver:
         file.is_claimed = False  # a write during the sync claims it again, for the next save
         try:
             await open_file.sync_to_disk()
-            self._parts.local.put_file(
-                LocalFileRow(
-                    container_id=file.owner.container.id if owner is None else owner.container.id,
-                    path=b"/".join(path or path_in_container(file)),
-                    spool_name=open_file.spool_name,
-                    size_bytes=open_file.size_bytes or 0,
-                    mtime_ns=file.mtime_ns,
-                    mode=file.mode,
+            reached("local.synced")
+            with self._recorder.journal.together():
+                self._parts.local.put_file(
+                    LocalFileRow(
+                        container_id=(file.owner if owner is None else owner).container.id,
+                        path=b"/".join(path or path_in_container(file)),
+                        spool_name=open_file.spool_name,
+                        size_bytes=open_file.size_bytes or 0,
+                        mtime_ns=file.mtime_ns,
+                        mode=file.mode,
+                    )
                 )
-            )
+                self._recorder.settle(file, deletes=deletes)
         except LocalDiskError:
             file.is_claimed = True
             raise
+        reached("local.kept")
 
     async def record_unsent(self, file: File) -> None:
         """Record bytes that nobody will try to send any more in this mount."""
         open_file = self._parts.store.get(file.inode)
         if open_file is not None and file.is_claimed and not file.is_removed:
             ended = ShuttingDownError("the mount ended before the file was sent")
-            error = open_file.last_error or ended
-            await self._keep_unsent(file, open_file, digest="", error=error)
-
-    async def record_again(self, file: File) -> None:
-        """Bring the record of bytes that could not be sent up to date: the file has moved."""
-        open_file = self._parts.store.get(file.inode)
-        if open_file is not None and open_file.state is FileState.FAILED:
-            await self.record_unsent(file)
+            await self._recorder.failed(file, open_file, open_file.last_error or ended)
 
     async def upload(
-        self, owner: ContainerDirectory, path: EntryPath, outgoing: Outgoing
+        self,
+        owner: ContainerDirectory,
+        path: EntryPath,
+        outgoing: Outgoing,
+        *,
+        file: File | None = None,
     ) -> ContainerFile:
         """Store ``outgoing`` as a new file that shows at ``path``; return what was stored.
+
+        Args:
+            owner: In which container.
+            path: Where in it.
+            outgoing: The bytes.
+            file: Whose they are, if an earlier upload of them may have arrived.
 
         Raises:
             RemoteError: The service did not take it.
@@ -137,92 +146,108 @@ class Saver:
         naming = self._parts.naming
         name = naming.stored_name(path)
         known = set(owner.files)
-        stored = await self._upload_as(owner, name, outgoing)
+        stored = await self._upload_as(owner, name, outgoing, file)
         landing = naming.learn(path, name=name, digest=outgoing.digest, answer=stored)
         if landing is Landing.IN_PLACE:
             return stored
         placed: ContainerFile | None = None
         try:
-            placed = await self._upload_as(owner, naming.stored_name(path), outgoing)
+            placed = await self._upload_as(owner, naming.stored_name(path), outgoing, file)
         finally:
             # An id that was known before is a file of the user's that has the same bytes.
             if stored.id not in known and (placed is None or placed.id != stored.id):
-                await self.delete_all(owner, [stored.id])
+                await self._take_away(stored)
         return placed
 
-    async def delete_all(self, owner: ContainerDirectory, file_ids: Iterable[FileId]) -> None:
-        """Delete files that others have replaced; hidden at once, recorded where it fails.
+    async def delete_all(self, rows: Iterable[ContainerFile]) -> None:
+        """Delete files that others have replaced and whose deletion is recorded.
 
-        Never raises for the service's sake: the new bytes are safe, which is what was asked.
+        They are hidden at once. Never raises for the service's sake: the new bytes are safe,
+        which is what was asked; what fails is tried again later.
         """
-        ids = list(file_ids)
-        for file_id in ids:
-            self._parts.namespace.hide(owner, file_id)
+        todo = list(rows)
+        for row in todo:
+            owner = self._parts.tree.container(row.container_id)
+            if owner is not None:
+                self._parts.namespace.hide(owner, row)
         async with trio.open_nursery() as nursery:
-            for file_id in ids:
-                nursery.start_soon(self._delete, owner, file_id)
+            for row in todo:
+                nursery.start_soon(self.delete, row)
+
+    async def delete(self, row: ContainerFile) -> bool:
+        """Delete one replaced file; tell whether that is settled."""
+        try:
+            await self._parts.api.delete_file(row.container_id, row.id)
+        except (RemoteNotFoundError, ContainerExpiredError):
+            log.debug("replaced file %s was gone already", row.id)
+        except RemoteError as error:
+            log.warning("replaced file %s could not be deleted yet: %s", row.id, error)
+            self._recorder.not_deleted(row)
+            return False
+        reached("save.deleted")
+        owner = self._parts.tree.container(row.container_id)
+        if owner is not None:
+            self._parts.namespace.deleted(owner, row.id)
+        self._recorder.deleted(row)
+        return True
 
     async def retry_deletes(self) -> None:
-        """Try once more to delete what this mount has replaced and could not delete.
+        """Try once more to delete what has been replaced and could not be deleted.
 
         An id that is shown again has been born again, with a version that nobody replaced.
         """
-        for container_id, file_id in list(self._undeleted):
-            owner = self._parts.tree.container(container_id)
+        for version in list(self._recorder.overdue):
+            row = remote_of(version)
+            owner = self._parts.tree.container(row.container_id)
             if owner is None:
                 continue
-            is_hidden = self._parts.namespace.is_hidden(owner, file_id)
-            if not is_hidden or await self._delete(owner, file_id):
-                self._forget_delete(container_id, file_id)
-
-    async def _delete(self, owner: ContainerDirectory, file_id: FileId) -> bool:
-        """Delete one replaced file; tell whether it is gone, and record it if it is not."""
-        container_id = owner.container.id
-        try:
-            await self._parts.api.delete_file(container_id, file_id)
-        except (RemoteNotFoundError, ContainerExpiredError):
-            log.debug("replaced file %s was gone already", file_id)
-        except RemoteError as error:
-            log.warning("replaced file %s could not be deleted: %s", file_id, error)
-            self._undeleted.add((container_id, file_id))
-            with self._parts.spared():
-                self._parts.unsent.put_delete(container_id, file_id)
-            return False
-        self._parts.namespace.deleted(owner, file_id)
-        return True
-
-    def _forget_delete(self, container_id: ContainerId, file_id: FileId) -> None:
-        if (container_id, file_id) in self._undeleted:
-            self._undeleted.discard((container_id, file_id))
-            with self._parts.spared():
-                self._parts.unsent.remove_delete(container_id, file_id)
+            try:
+                await self._parts.namespace.children(owner)
+            except CtrfsError as error:
+                log.info("what is to be deleted in %s waits: %s", row.container_id, error)
+                continue
+            if self._parts.namespace.is_hidden(owner, row.id):
+                await self.delete(row)
+            else:
+                self._recorder.deleted(row)
 
     async def _send(self, file: File, open_file: OpenFile) -> None:
-        digest = ""
         try:
             async with open_file.sending() as outgoing:
-                digest = outgoing.digest
                 remote = file.remote
                 if remote is not None and _is_stored_already(file, outgoing):
                     outgoing.settle(identity_of(remote, outgoing))
                     file.is_claimed = False
                     with self._parts.spared():
                         self._parts.keep_facts(file)
-                    self._parts.forget_unsent(file.inode)
+                    self._recorder.settle(file)
                     return
+                await self._recorder.intend(file, open_file, digest=outgoing.digest)
+                reached("save.intended")
                 stored = await self.upload_to(
-                    lambda: (file.owner, path_in_container(file)), outgoing
+                    lambda: (file.owner, path_in_container(file)), outgoing, file=file
                 )
+                reached("save.stored")
                 outgoing.settle(identity_of(stored, outgoing))
                 replaced = self.bind(file, stored, outgoing)
+                # In one step with the binding: a change from here on is another version.
+                self._recorder.settle(file, deletes=replaced)
+                reached("save.bound")
         except CtrfsError as error:
-            await self._keep_unsent(file, open_file, digest=digest, error=error)
+            await self._recorder.failed(file, open_file, error)
             raise
-        self._parts.forget_unsent(file.inode)
-        await self.delete_all(file.owner, replaced)
+        except trio.Cancelled:
+            self._recorder.on_failure()
+            raise
+        await self.delete_all(replaced)
+        reached("save.settled")
 
     async def upload_to(
-        self, place: Callable[[], tuple[ContainerDirectory, EntryPath]], outgoing: Outgoing
+        self,
+        place: Callable[[], tuple[ContainerDirectory, EntryPath]],
+        outgoing: Outgoing,
+        *,
+        file: File | None = None,
     ) -> ContainerFile:
         """Store ``outgoing`` where ``place`` says, again if that has changed meanwhile.
 
@@ -231,29 +256,44 @@ class Saver:
         while True:
             owner, path = place()
             known = set(owner.files)
-            stored = await self.upload(owner, path, outgoing)
+            stored = await self.upload(owner, path, outgoing, file=file)
             if place() == (owner, path):
                 return stored
             if stored.id not in known:
-                await self.delete_all(owner, [stored.id])
+                await self._take_away(stored)
+
+    async def _take_away(self, stored: ContainerFile) -> None:
+        """Delete a file of ours that landed where it should not."""
+        self._recorder.settle(deletes=[stored])
+        await self.delete_all([stored])
 
     def stored(self, file: File, stored: ContainerFile, *, digest: str) -> None:
         """Let ``file`` be what was stored; an id that was to be deleted is alive again."""
-        self._forget_delete(stored.container_id, stored.id)
+        if self._parts.namespace.is_hidden(file.owner, stored.id):
+            for version in self._recorder.journal.deletes():
+                if version.file_id == stored.id and version.container_id == stored.container_id:
+                    self._recorder.deleted(remote_of(version))
         self._parts.namespace.stored(file, stored, digest=digest)
 
-    def bind(self, file: File, stored: ContainerFile, outgoing: Outgoing) -> list[FileId]:
-        """Let ``file`` be what was stored; return the ids that it replaces.
+    def bind(self, file: File, stored: ContainerFile, outgoing: Outgoing) -> list[ContainerFile]:
+        """Let ``file`` be what was stored; return what it replaces, for the journal.
 
-        An id is not replaced if the answer bears it, or its stored path: on some servers it
-        is the same file.
+        A version is not replaced if the answer bears its id, or its stored path: on some
+        servers it is the same file.
         """
-        replaced = [file_id for file_id in file.replaces if file_id != stored.id]
         old = file.remote
-        if old is not None and old.id != stored.id and old.path != stored.path:
-            replaced.append(old.id)
-        for file_id in replaced:
-            self._parts.namespace.hide(file.owner, file_id)
+
+        def may_be_it(row: ContainerFile) -> bool:
+            # What an earlier mount has left does not tell versions from overwritten files.
+            return row is old or (old is None and file.may_be_stored)
+
+        replaced = [
+            row
+            for row in replaced_by(file)
+            if row.id != stored.id and not (row.path == stored.path and may_be_it(row))
+        ]
+        for row in replaced:
+            self._parts.namespace.hide(file.owner, row)
         if old is not None:
             with self._parts.spared():
                 self._parts.overlay.drop(file.owner.container.id, old.id)
@@ -264,16 +304,21 @@ class Saver:
         return replaced
 
     async def _upload_as(
-        self, owner: ContainerDirectory, name: str, outgoing: Outgoing
+        self, owner: ContainerDirectory, name: str, outgoing: Outgoing, file: File | None
     ) -> ContainerFile:
         container_id = owner.container.id
+        may_be_stored = file is not None and file.may_be_stored
         # As of now: a listing that comes during the upload may have what it stores, and that
         # must be taken for ours. Of all ids only those count that could be mistaken for it.
+        # Where an earlier upload may have arrived, a listing may have brought it already; then
+        # only what another file of this machine was made from is surely not it.
         paths = lookalikes(name, outgoing.digest)
         shown = frozenset(
             file_id
-            for file_id, node in owner.files.items()
-            if node.remote is not None and node.remote.path in paths
+            for file_id, other in owner.files.items()
+            if other.remote is not None
+            and other.remote.path in paths
+            and (not may_be_stored or (other is not file and other.is_claimed))
         )
 
         def is_known(file_id: FileId) -> bool:
@@ -285,42 +330,13 @@ class Saver:
                 stored_name=name,
                 outgoing=outgoing,
                 is_known=is_known,
+                look_first=may_be_stored,
             )
 
         try:
             return await self._parts.namespace.when_ready(container_id, send)
         except (RemoteNotFoundError, ContainerExpiredError) as error:
             raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
-
-    async def _keep_unsent(
-        self, file: File, open_file: OpenFile, *, digest: str, error: CtrfsError
-    ) -> None:
-        """Record all that is needed to send the bytes later."""
-        path = path_in_container(file)
-        replaces = (*file.replaces, *((file.remote.id,) if file.remote is not None else ()))
-        try:
-            await open_file.sync_to_disk()
-            self._parts.unsent.put(
-                UnsentRow(
-                    key=self._parts.unsent_key(file.inode),
-                    container_id=file.owner.container.id,
-                    container_name=file.owner.container.name,
-                    path=b"/".join(path),
-                    stored_name=b"/".join(path).decode("utf-8", "surrogateescape"),
-                    spool_name=open_file.spool_name,
-                    size_bytes=open_file.size_bytes or 0,
-                    digest=digest,
-                    replaces=replaces,
-                    mtime_ns=file.mtime_ns,
-                    mode=file.mode,
-                    error=text_of(error),
-                    since_s=self._parts.clock.wall_ns() // NS_PER_S,
-                )
-            )
-        except LocalDiskError as failure:
-            log.error(  # noqa: TRY400  # a full disk is no bug of ours: a line, not a traceback
-                "unsent bytes of inode %d cannot be kept past this mount: %s", file.inode, failure
-            )
 
 
 def identity_of(stored: ContainerFile, outgoing: Outgoing) -> ContentIdentity:

@@ -22,11 +22,12 @@ from ctrfs.config import ContentConfig, FileSystemConfig, TreeConfig
 from ctrfs.content.store import ContentStore
 from ctrfs.content.upload import Uploader
 from ctrfs.disk.facts import ServiceFacts
+from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.disk.state_dir import StateDirectory
-from ctrfs.disk.unsent import UnsentFiles
+from ctrfs.disk.takeover import take_over_free_slots
 from ctrfs.errors import LocalDiskError
 from ctrfs.fs.control import ControlDirectory
 from ctrfs.fs.file_system import FileSystem
@@ -87,6 +88,8 @@ class Floors:
         """
         await nursery.start(self.store.run)
         await self.namespace.start(only=only)
+        await nursery.start(self.file_system.retries.run)
+        self.file_system.retries.begin()
 
 
 def build_floors(
@@ -103,10 +106,11 @@ def build_floors(
     Raises:
         ConfigError: A pattern of ``local_only`` makes no sense.
     """
-    local, unsent = LocalEntries(state.database), UnsentFiles(state.database)
+    take_over_free_slots(state, clock=clock)
+    local, journal = LocalEntries(state.database), Journal(state.database)
     overlay = Overlay(state.database)
     naming = NamingRules(ServiceFacts(state.database), slash_mode=config.tree.slash_mode)
-    spool = _swept_spool(state, config.content, local=local, unsent=unsent)
+    spool = _swept_spool(state, config.content, local=local, journal=journal)
     store = ContentStore(api, clock, config.content, spool)
     tree = EntryTree(
         clock=clock,
@@ -135,7 +139,7 @@ def build_floors(
         uploader=Uploader(api, config.content),
         overlay=overlay,
         local=local,
-        unsent=unsent,
+        journal=journal,
         local_only=LocalOnlyNames(config.files.local_only),
         handles=HandleTable(handles_max=config.files.open_files_max),
         mount_id=f"{clock.wall_ns():x}-{os.getpid():x}",
@@ -152,15 +156,16 @@ def build_floors(
         on_pages_stale=caches.on_pages_stale,
         holds_open=caches.holds_open,
     )
+    tree.restore = file_system.restorer.restore
     return Floors(store=store, namespace=namespace, file_system=file_system)
 
 
 def _swept_spool(
-    state: StateDirectory, config: ContentConfig, *, local: LocalEntries, unsent: UnsentFiles
+    state: StateDirectory, config: ContentConfig, *, local: LocalEntries, journal: Journal
 ) -> SpoolDirectory:
     """Return the spool with nothing in it but what earlier mounts have left on purpose."""
     spool = SpoolDirectory(state.spool_path, bytes_max=config.spool_bytes_max)
-    kept = {row.spool_name for row in unsent.rows()} | {row.spool_name for row in local.all_files()}
+    kept = journal.spool_names() | {row.spool_name for row in local.all_files()}
     swept = spool.sweep(kept)
     if swept:
         log.info("removed %d local copies that an earlier mount had left", swept)

@@ -37,7 +37,12 @@ from ctrfs.tree.plan import Reserved, plan_files
 
 
 class EntryTree(ContainerTree):
-    """Every entry with a name, from the root down."""
+    """Every entry with a name, from the root down.
+
+    Attributes:
+        restore: Told of each container that has come into the tree, to add what the service
+            lacks of it.
+    """
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class EntryTree(ContainerTree):
         self._local = local
         self._naming = naming
         self._adopt = adopt
+        self.restore: Callable[[ContainerDirectory], None] = lambda _directory: None
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class EntryTree(ContainerTree):
                 shown.size_bytes = planned.file.size_bytes
             shown.shown_at = planned.path
             if shown.parent is None:
-                parent = self._folder_at(owner, planned.path[:-1])
+                parent = self.folder_at(owner, planned.path[:-1])
                 self._drop_empty_folder(parent, planned.path[-1])
                 self._link(shown, parent, planned.path[-1])
                 self._name_came(parent, planned.path[-1])
@@ -198,7 +204,7 @@ class EntryTree(ContainerTree):
             return
         if file.remote is not None and file.remote.id in file.owner.files:
             self.take_name(file.owner.files[file.remote.id])
-        parent = self._folder_at(file.owner, file.former_path[:-1])
+        parent = self.folder_at(file.owner, file.former_path[:-1])
         name = file.name
         successor = parent.children.get(name)
         if isinstance(successor, File) and successor.is_made_here:
@@ -310,12 +316,12 @@ class EntryTree(ContainerTree):
         """Bring back what this machine kept of a container from earlier mounts."""
         container_id = directory.container.id
         for path in self._local.folders(container_id):
-            folder = self._folder_at(directory, tuple(path.split(b"/")))
+            folder = self.folder_at(directory, tuple(path.split(b"/")))
             if isinstance(folder, Directory):
                 folder.is_local = True
         for row in self._local.files(container_id):
             names = tuple(row.path.split(b"/"))
-            parent = self._folder_at(directory, names[:-1])
+            parent = self.folder_at(directory, names[:-1])
             if names[-1] in parent.children:
                 continue
             file = self.new_file(parent, names[-1])
@@ -325,8 +331,10 @@ class EntryTree(ContainerTree):
             file.size_bytes = self._adopt(file, row)
             if file.size_bytes is None:
                 self.take_name(file)
+        self.restore(directory)
 
-    def _folder_at(self, owner: ContainerDirectory, path: EntryPath) -> Folder:
+    def folder_at(self, owner: ContainerDirectory, path: EntryPath) -> Folder:
+        """Return the folder at ``path``, made if it is missing; a file there steps aside."""
         folder: Folder = owner
         for depth, name in enumerate(path, start=1):
             found = folder.children.get(name)

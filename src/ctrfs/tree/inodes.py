@@ -63,6 +63,10 @@ class InodeTable:
         except KeyError:
             raise NoSuchEntryError(f"no entry has inode {inode}") from None
 
+    def find(self, inode: InodeNumber) -> Node | None:
+        """Return the node with this number, or None."""
+        return self._nodes.get(inode)
+
     def remember(self, inode: InodeNumber) -> None:
         """Count one more lookup by the kernel; right before the reply that tells it."""
         self._lookups[inode] = self._lookups.get(inode, 0) + 1

@@ -188,11 +188,12 @@ class Namespace:
         self._own(file.owner).add(remote, now_s=self._clock.monotonic_s())
         self._tell_changes()
 
-    def hide(self, owner: ContainerDirectory, file_id: FileId) -> None:
-        """Hide a stored file that is going to be deleted, also from listings that have it."""
-        shown = owner.files.get(file_id)
-        row = None if shown is None else shown.remote
-        self._own(owner).remove(file_id, row=row, now_s=self._clock.monotonic_s())
+    def hide(self, owner: ContainerDirectory, row: ContainerFile) -> None:
+        """Hide a stored file that is going to be deleted, also from listings that have it.
+
+        An id that a listing shows with another version stands for another file: it is shown.
+        """
+        self._own(owner).remove(row.id, row=row, now_s=self._clock.monotonic_s())
 
     def deleted(self, owner: ContainerDirectory, file_id: FileId) -> None:
         """Take note that the service has deleted a hidden file."""

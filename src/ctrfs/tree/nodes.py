@@ -76,7 +76,7 @@ class File:
 
     __slots__ = (
         "digest", "former_path", "inode", "is_claimed", "is_local_only", "is_made_here",
-        "is_removed", "mode",
+        "is_removed", "journal_key", "may_be_stored", "mode",
         "mtime_ns", "name", "owner", "parent", "remote", "replaces", "shown_at", "size_bytes",
     )  # fmt: skip
 
@@ -103,8 +103,12 @@ class File:
         self.mode: int | None = None
         self.shown_at: EntryPath | None = None
         """Where ``remote`` shows by its stored path; elsewhere means renamed here, not yet sent."""
-        self.replaces: tuple[FileId, ...] = ()
-        """Ids that the user overwrote by renaming this file onto them: deleted after it is sent."""
+        self.replaces: tuple[ContainerFile, ...] = ()
+        """What the user overwrote by renaming this file onto it: deleted after it is sent."""
+        self.journal_key: str | None = None
+        """Under which the journal has its unsent bytes; None while it has none."""
+        self.may_be_stored = False
+        """Whether an earlier mount may have uploaded its bytes, without this one's knowing."""
         self.is_claimed = False
         """Has bytes of ours that the service lacks: no listing may take its name away."""
         self.is_local_only = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,24 +14,36 @@ from hypothesis import strategies as st
 
 from ctrfs.disk.database import StateDatabase, blob_from_text, text_from_blob
 from ctrfs.disk.facts import ServiceFacts
+from ctrfs.disk.journal import (
+    FolderMoveRow,
+    Journal,
+    MovingFile,
+    StoredVersion,
+    UnsentRow,
+)
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay, OverlayRow
-from ctrfs.disk.unsent import UnsentFiles, UnsentRow
 from ctrfs.errors import LocalDiskError, LocalDiskFullError
 
 FILE = LocalFileRow(
     container_id="cntr_1", path=b"a/b", spool_name="0" * 32, size_bytes=3, mtime_ns=5, mode=None
+)
+VERSION = StoredVersion(
+    container_id="cntr_1",
+    file_id="a,b\udcff",
+    stored_path="/mnt/data/fig\n.png",
+    created_at_s=1_700_000_000,
+    size_bytes=3,
 )
 UNSENT = UnsentRow(
     key="7",
     container_id="cntr_1",
     container_name="analysis",
     path=b"plots/fig\xff.png",
-    stored_name="plots/fig.png",
     spool_name="0" * 32,
     size_bytes=3,
     digest="ab" * 16,
-    replaces=("cfile_1", "a,b", "\udcff", ""),
+    replaces=(VERSION, replace(VERSION, file_id="", size_bytes=None)),
     mtime_ns=400 * 10**18,
     mode=0o644,
     error="no route\nto host",
@@ -157,11 +171,11 @@ def test_an_unsent_file_is_on_disk_when_put_returns(tmp_path: Path) -> None:
     database = StateDatabase(tmp_path / "state.db")
     other = StateDatabase(tmp_path / "state.db")
 
-    UnsentFiles(database).put(UNSENT)
-    UnsentFiles(database).put_delete("cntr_1", "cfile_2")
+    Journal(database).put(UNSENT)
+    Journal(database).settle(deletes=[VERSION])
 
-    assert UnsentFiles(other).rows() == [UNSENT]
-    assert UnsentFiles(other).deletes() == [("cntr_1", "cfile_2")]
+    assert Journal(other).rows() == [UNSENT]
+    assert Journal(other).deletes() == [VERSION]
     assert database.rows("PRAGMA synchronous")[0][0] == 1
     database.close()
     other.close()
@@ -170,17 +184,116 @@ def test_an_unsent_file_is_on_disk_when_put_returns(tmp_path: Path) -> None:
 def test_an_unsent_file_and_a_pending_delete_are_removed_once_done(
     database: StateDatabase,
 ) -> None:
-    unsent = UnsentFiles(database)
-    unsent.put(UNSENT)
-    unsent.put(replace(UNSENT, key="8", since_s=1))
-    unsent.put_delete("cntr_1", "cfile_2")
-    assert [row.key for row in unsent.rows()] == ["8", "7"]
+    journal = Journal(database)
+    journal.put(UNSENT)
+    journal.put(replace(UNSENT, key="8", since_s=1))
+    assert [row.key for row in journal.rows()] == ["8", "7"]
 
-    unsent.remove("7")
-    unsent.remove_delete("cntr_1", "cfile_2")
+    journal.settle("7", deletes=[VERSION])
+    journal.remove_delete(VERSION)
 
-    assert [row.key for row in unsent.rows()] == ["8"]
-    assert unsent.deletes() == []
+    assert [row.key for row in journal.rows()] == ["8"]
+    assert journal.deletes() == []
+
+
+def test_a_second_put_changes_all_of_a_row_but_since_when_it_is_there(
+    database: StateDatabase,
+) -> None:
+    journal = Journal(database)
+    journal.put(UNSENT)
+
+    journal.put(replace(UNSENT, path=b"other", replaces=(), since_s=1_800_000_000))
+
+    assert journal.rows() == [replace(UNSENT, path=b"other", replaces=())]
+
+
+def test_changed_bytes_have_no_digest_any_more(database: StateDatabase) -> None:
+    journal = Journal(database)
+    journal.put(UNSENT)
+
+    journal.note_changed(UNSENT.key)
+
+    assert journal.rows() == [replace(UNSENT, digest="")]
+
+
+def test_files_below_a_renamed_folder_get_their_new_paths(database: StateDatabase) -> None:
+    journal = Journal(database)
+    journal.put(replace(UNSENT, key="1", path=b"a/b/c"))
+    journal.put(replace(UNSENT, key="2", path=b"ab/c"))
+    journal.put(replace(UNSENT, key="3", path=b"a/c", container_id="cntr_2"))
+
+    journal.move_below("cntr_1", b"a", b"x/y")
+
+    assert [row.path for row in journal.rows()] == [b"x/y/b/c", b"ab/c", b"a/c"]
+
+
+def test_the_renaming_of_a_folder_is_remembered_with_all_its_files(
+    database: StateDatabase,
+) -> None:
+    journal = Journal(database)
+    move = FolderMoveRow(
+        container_id="cntr_1",
+        old_path=b"a\xff",
+        new_path=b"b",
+        files=(MovingFile(inner_path=b"in\xff/ner", version=VERSION),),
+    )
+    journal.put_folder_move(move)
+    assert journal.folder_moves() == [move]
+
+    journal.remove_folder_move("cntr_1", b"b")
+
+    assert journal.folder_moves() == []
+
+
+def test_steps_taken_together_are_undone_together(database: StateDatabase) -> None:
+    journal = Journal(database)
+    journal.put(UNSENT)
+
+    with pytest.raises(LocalDiskError), journal.together():  # noqa: PT012  # what is tested
+        journal.settle(UNSENT.key, deletes=[VERSION])
+        LocalEntries(database).put_file(FILE)
+        database.execute("INSERT INTO nowhere VALUES (1)")
+
+    assert journal.rows() == [UNSENT]
+    assert journal.deletes() == []
+    assert LocalEntries(database).files("cntr_1") == []
+
+
+def test_a_row_that_makes_no_sense_hides_no_other_and_keeps_its_bytes(
+    database: StateDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(database)
+    journal.put(UNSENT)
+    journal.put(replace(UNSENT, key="8", spool_name="1" * 32))
+    database.execute("UPDATE unsent SET replaces = 'nonsense' WHERE spool_name = ?", ("1" * 32,))
+
+    assert journal.rows() == [UNSENT]
+    assert journal.spool_names() == {"0" * 32, "1" * 32}
+    assert "cannot be read" in caplog.text
+
+
+def test_the_journal_of_the_first_version_is_carried_over(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(
+            """CREATE TABLE unsent (
+                key BLOB PRIMARY KEY, container_id BLOB NOT NULL, container_name BLOB NOT NULL,
+                path BLOB NOT NULL, stored_name BLOB NOT NULL, spool_name TEXT NOT NULL,
+                size_bytes INTEGER NOT NULL, digest TEXT NOT NULL, replaces BLOB NOT NULL,
+                mtime_ns TEXT NOT NULL, mode INTEGER, error BLOB NOT NULL,
+                since_s INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE pending_delete (container_id BLOB, file_id BLOB);
+            INSERT INTO unsent VALUES (CAST('7' AS BLOB), CAST('cntr_1' AS BLOB),
+                CAST('work' AS BLOB), CAST('a.txt' AS BLOB), CAST('a.txt' AS BLOB), 'spool', 3,
+                'ab', CAST('' AS BLOB), '5', NULL, CAST('no route' AS BLOB), 9);
+            PRAGMA user_version = 1;"""
+        )
+    database = StateDatabase(path)
+
+    (row,) = Journal(database).rows()
+    database.close()
+
+    assert (row.key, row.path, row.spool_name, row.replaces) == ("7", b"a.txt", "spool", ())
 
 
 def test_a_fact_is_remembered_and_replaced(database: StateDatabase) -> None:

@@ -173,7 +173,7 @@ async def test_an_unsent_file_is_sent_by_its_rename(
     await mount.rename("work/a", "work/b")
 
     assert stored(service, work) == {"b": b"unsent"}
-    assert mount.parts.unsent.rows() == []
+    assert mount.parts.journal.rows() == []
 
 
 async def test_a_refused_rename_changes_nothing(

@@ -126,7 +126,7 @@ async def test_close_reports_the_upload_failure_and_keeps_the_bytes(
         await mount.close(handle)
 
     assert await mount.read_file("work/a.txt") == b"precious"
-    (row,) = mount.parts.unsent.rows()
+    (row,) = mount.parts.journal.rows()
     assert (row.container_id, row.path, row.size_bytes) == (work, b"a.txt", 8)
     (line,) = (await mount.read_file(".ctrfs/pending")).splitlines()
     assert json.loads(line)["path"] == "a.txt"
@@ -142,7 +142,7 @@ async def test_kept_bytes_are_synced_to_the_spool_under_the_recorded_name(
     with pytest.raises(RemoteRefusedError):
         await mount.write_file("work/a.txt", b"precious")
 
-    (row,) = mount.parts.unsent.rows()
+    (row,) = mount.parts.journal.rows()
     assert kept_bytes(state, row.spool_name) == [b"precious"]
 
 
@@ -160,7 +160,7 @@ async def test_a_later_close_sends_what_an_earlier_one_could_not(
     await mount.close(handle)
 
     assert stored(service, work) == [b"precious"]
-    assert mount.parts.unsent.rows() == []
+    assert mount.parts.journal.rows() == []
     assert await mount.attribute("work/a.txt", "state") == "clean"
     assert b"user.ctrfs.error" not in await mount.fs.listxattr(
         (await mount.stat("work/a.txt")).inode
@@ -225,7 +225,7 @@ async def test_a_failure_at_release_is_told_nobody_and_keeps_the_bytes(
 
     await mount.fs.release(handle)
 
-    assert [row.path for row in mount.parts.unsent.rows()] == [b"a.txt"]
+    assert [row.path for row in mount.parts.journal.rows()] == [b"a.txt"]
     assert await mount.read_file("work/a.txt") == b"mapped"
 
 
@@ -239,7 +239,9 @@ async def test_a_failed_delete_of_the_replaced_file_is_recorded_and_stays_hidden
 
     await mount.write_file("work/a.txt", b"new")
 
-    assert mount.parts.unsent.deletes() == [(work, old_id)]
+    assert [
+        (version.container_id, version.file_id) for version in mount.parts.journal.deletes()
+    ] == [(work, old_id)]
     await mount.refresh("work")
     assert await mount.names("work") == ["a.txt"]
     assert await mount.read_file("work/a.txt") == b"new"
@@ -401,7 +403,7 @@ async def test_close_says_why_an_upload_failed(
     with pytest.raises(error):
         await mount.close(handle)
 
-    assert len(mount.parts.unsent.rows()) == 1
+    assert len(mount.parts.journal.rows()) == 1
 
 
 async def test_an_upload_whose_answer_is_lost_is_stored_once(
@@ -464,7 +466,7 @@ async def test_a_container_that_expires_under_an_open_file_makes_it_stale(
     with pytest.raises(StaleHandleError):
         await mount.close(handle)
 
-    assert [row.path for row in mount.parts.unsent.rows()] == [b"a.txt"]
+    assert [row.path for row in mount.parts.journal.rows()] == [b"a.txt"]
 
 
 async def test_a_truncating_open_and_a_truncation_by_name_are_sent(

@@ -1,0 +1,57 @@
+"""The end of a mount: the last attempt to send what is unsent."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from ctrfs.errors import CtrfsError
+from ctrfs.fs.parts import Parts
+from ctrfs.fs.saving import Saver
+from ctrfs.tree.nodes import File, InodeNumber
+
+log = logging.getLogger(__name__)
+
+
+class Drainer:
+    """Sends what is left once nobody can write any more."""
+
+    def __init__(self, parts: Parts, saver: Saver) -> None:
+        self._parts = parts
+        self._saver = saver
+
+    def unsent_count(self) -> int:
+        """Return how many files have bytes that the service lacks."""
+        return max(len(self._parts.journal), len(self._parts.store.unsent_inodes()))
+
+    async def drain(self) -> int:
+        """Try to send everything that is still unsent; return how many files are left.
+
+        Waits for the service as long as it takes: the caller sets the deadline.
+        """
+        async with trio.open_nursery() as nursery:
+            store = self._parts.store
+            for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
+                nursery.start_soon(self._drain_one, inode)
+        await self._saver.retry_deletes()
+        return self.unsent_count()
+
+    async def record_unsent(self) -> None:
+        """Record all that is still unsent, so that it outlives this mount; sends nothing."""
+        for inode in self._parts.store.unsent_inodes():
+            file = self._file(inode)
+            if file is not None:
+                await self._saver.record_unsent(file)
+
+    async def _drain_one(self, inode: InodeNumber) -> None:
+        file = self._file(inode)
+        try:
+            if file is not None:
+                await self._saver.save(file)
+        except CtrfsError as error:
+            log.warning("inode %d could not be sent before the end: %s", inode, error)
+
+    def _file(self, inode: InodeNumber) -> File | None:
+        node = self._parts.tree.inodes.find(inode)
+        return node if isinstance(node, File) else None

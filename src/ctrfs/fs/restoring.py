@@ -1,0 +1,211 @@
+"""What earlier mounts have left undone, taken up again.
+
+Unsent bytes come back as files of their names, readable at once, and are then sent like any
+other (``fs.retrying``). What they replace is hidden, as it was when the user replaced it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from ctrfs.api.models import ContainerId
+from ctrfs.disk.journal import FolderMoveRow, MovingFile, UnsentRow
+from ctrfs.errors import (
+    ContainerExpiredError,
+    CtrfsError,
+    LocalDiskError,
+    RemoteNotFoundError,
+)
+from ctrfs.failpoints import reached
+from ctrfs.fs.holding import Holder
+from ctrfs.fs.moving import Mover
+from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder, remote_of, version_of
+from ctrfs.fs.removing import Remover
+from ctrfs.tree.nodes import ContainerDirectory, Directory, File
+from ctrfs.units import MIB
+
+log = logging.getLogger(__name__)
+
+# How many bytes of two files are compared at once.
+_COMPARED_BYTES: Final = 1 * MIB
+
+
+class Restorer:
+    """Brings the journal of earlier mounts back into the tree.
+
+    Owner of the journal rows that this mount has found and not yet taken up.
+    """
+
+    def __init__(self, parts: Parts, *, on_restored: Callable[[], None]) -> None:
+        """Read the journal; ``on_restored`` is told whenever there is something to send."""
+        self._parts = parts
+        self._on_restored = on_restored
+        self._waiting: dict[str, list[UnsentRow]] = {}
+        if not parts.config.read_only:
+            for row in parts.journal.rows():
+                self._waiting.setdefault(row.container_id, []).append(row)
+
+    def restore(self, directory: ContainerDirectory) -> None:
+        """Put the unsent files of a container that has come into the tree where they were."""
+        container_id = directory.container.id
+        for version in self._parts.journal.deletes():
+            if version.container_id == container_id:
+                self._parts.namespace.hide(directory, remote_of(version))
+        if directory.container.is_expired:
+            return
+        for row in self._waiting.pop(container_id, []):
+            # A row may have been settled or discarded since the start.
+            present = self._parts.journal.row(row.key)
+            if present is not None:
+                self._restore_file(directory, present)
+        self._on_restored()
+
+    def _restore_file(self, directory: ContainerDirectory, row: UnsentRow) -> None:
+        names = tuple(row.path.split(b"/"))
+        if not all(names):
+            log.error("the journal has unsent bytes for no path: %s", row.key)
+            return
+        tree = self._parts.tree
+        parent = tree.folder_at(directory, names[:-1])
+        tree.make_room(parent, names[-1])
+        file = tree.new_file(parent, names[-1])
+        try:
+            open_file = self._parts.store.adopt_unsent(
+                file.inode, row.spool_name, digest=row.digest or None
+            )
+        except LocalDiskError as error:
+            tree.take_name(file)
+            self._parts.journal.note_error(row.key, f"the local bytes are lost: {error}")
+            log.error(  # noqa: TRY400  # a damaged disk is no bug of ours
+                "unsent bytes of %r in %s are lost: %s", row.path, directory.container.id, error
+            )
+            return
+        file.size_bytes = open_file.size_bytes
+        file.mtime_ns, file.mode = row.mtime_ns, row.mode
+        file.replaces = tuple(remote_of(version) for version in row.replaces)
+        file.journal_key = row.key
+        file.may_be_stored = True
+        for replaced in file.replaces:
+            if replaced.container_id == directory.container.id:
+                self._parts.namespace.hide(directory, replaced)
+        reached("replay.restored", row.path.decode("utf-8", "replace"))
+
+
+class Finisher:
+    """Finishes the renaming of folders, and the deletion of containers, of earlier mounts."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        recorder: Recorder,
+        mover: Mover,
+        remover: Remover,
+        holder: Holder,
+    ) -> None:
+        self._parts = parts
+        self._recorder = recorder
+        self._mover = mover
+        self._remover = remover
+        self._holder = holder
+        self._moves = [] if parts.config.read_only else parts.journal.folder_moves()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to finish."""
+        return bool(self._moves or self._recorder.overdue_rmdirs)
+
+    async def finish(self) -> None:
+        """Do what can be done now."""
+        for move in list(self._moves):
+            try:
+                is_done = await self._finish_move(move)
+            except CtrfsError as error:
+                log.info("the renaming of %r is not finished yet: %s", move.old_path, error)
+                continue
+            if is_done:
+                self._moves.remove(move)
+                with self._parts.spared():
+                    self._parts.journal.remove_folder_move(move.container_id, move.new_path)
+        for container_id in list(self._recorder.overdue_rmdirs):
+            try:
+                async with self._parts.directory_locks.hold(self._parts.tree.root.inode):
+                    await self._finish_rmdir(ContainerId(container_id))
+            except CtrfsError as error:
+                log.info("container %s is not deleted yet: %s", container_id, error)
+
+    async def _finish_rmdir(self, container_id: ContainerId) -> None:
+        """Delete a container that was to go, unless something is in it by now."""
+        with suppress(RemoteNotFoundError, ContainerExpiredError):
+            listing = await self._parts.api.list_files(container_id)
+            if not listing.items and not listing.rejected:
+                await self._parts.api.delete_container(container_id)
+        self._recorder.container_deleted(container_id)
+
+    async def _finish_move(self, move: FolderMoveRow) -> bool:
+        """Store again what is still at its old place; tell whether the container is there."""
+        owner = self._parts.tree.container(ContainerId(move.container_id))
+        if owner is None:
+            return False
+        await self._parts.namespace.children(owner)
+        for moving in move.files:
+            await self._finish_file(owner, move, moving)
+        old = self._folder(owner, move.old_path)
+        if old is not None and not any(self._parts.tree.files_below(old)):
+            await self._remove_folders(old)
+        return True
+
+    async def _finish_file(
+        self, owner: ContainerDirectory, move: FolderMoveRow, moving: MovingFile
+    ) -> None:
+        *folders, name = (move.new_path + b"/" + moving.inner_path).split(b"/")
+        file = owner.files.get(remote_of(moving.version).id)
+        if file is None or file.remote is None or version_of(file.remote) != moving.version:
+            return  # moved already, or no more what was to be moved
+        parent = self._parts.tree.folder_at(owner, tuple(folders))
+        async with self._parts.directory_locks.hold(parent.inode, (file.parent or owner).inode):
+            there = parent.children.get(name)
+            if there is None:
+                await self._mover.move_file(file, parent, name, target=None)
+            elif isinstance(there, File) and await self._are_same(file, there):
+                await self._remover.remove_file(file)
+            else:
+                log.info("%r stays: something else has its new name", moving.inner_path)
+
+    async def _are_same(self, one: File, other: File) -> bool:
+        """Tell whether two files have the same bytes; waits for them where names do not tell."""
+        if one.digest is not None and other.digest is not None:
+            return one.digest == other.digest
+        async with self._holder.held(one) as left, self._holder.held(other) as right:
+            await self._holder.complete(one, left)
+            await self._holder.complete(other, right)
+            offset, size = 0, left.size_bytes or 0
+            if size != right.size_bytes:
+                return False
+            while offset < size:
+                if await left.read(offset, _COMPARED_BYTES) != await right.read(
+                    offset, _COMPARED_BYTES
+                ):
+                    return False
+                offset += _COMPARED_BYTES
+            return True
+
+    async def _remove_folders(self, folder: Directory) -> None:
+        for inner in list(folder.children.values()):
+            if isinstance(inner, Directory):
+                await self._remove_folders(inner)
+        if not folder.children:
+            await self._remover.remove_folder(folder)
+
+    def _folder(self, owner: ContainerDirectory, path: bytes) -> Directory | None:
+        step: ContainerDirectory | Directory = owner
+        for name in path.split(b"/"):
+            inner = step.children.get(name)
+            if not isinstance(inner, Directory):
+                return None
+            step = inner
+        return step if isinstance(step, Directory) else None

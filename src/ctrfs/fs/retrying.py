@@ -1,0 +1,179 @@
+"""Trying again, behind the users' backs, what the service did not take.
+
+Each file has its own pace, from some seconds up to minutes. What only a person can mend is not
+tried again by itself: a close, an fsync, an umount or the next mount try it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ctrfs.errors import (
+    CtrfsError,
+    LocalDiskError,
+    RemoteInvalidError,
+    RemoteQuotaError,
+    RemoteReadOnlyError,
+    RemoteTooLargeError,
+    StaleHandleError,
+)
+from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder
+from ctrfs.fs.restoring import Finisher
+from ctrfs.fs.saving import Saver
+from ctrfs.tree.nodes import File, InodeNumber
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_S: Final = 5.0
+LONGEST_WAIT_S: Final = 300.0
+JITTER: Final = 0.25
+# Uploads behind the users' backs leave most of the connections to the users.
+SENT_AT_ONCE: Final = 4
+
+_FOR_A_PERSON: Final = (
+    LocalDiskError,
+    RemoteInvalidError,
+    RemoteQuotaError,
+    RemoteReadOnlyError,
+    RemoteTooLargeError,
+    StaleHandleError,
+)
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When something is tried next."""
+
+    due_s: float
+    failures: int = 0
+    is_busy: bool = False
+
+    def failed(self) -> None:
+        self.failures += 1
+        self.due_s = trio.current_time() + _wait_s(self.failures)
+
+
+class BackgroundRetries:
+    """Owner of the paces at which things are tried again; runs in a task of its own.
+
+    Invariant: a file has a pace only while it is unsent.
+    """
+
+    def __init__(
+        self, parts: Parts, *, saver: Saver, recorder: Recorder, finisher: Finisher
+    ) -> None:
+        self._parts = parts
+        self._saver = saver
+        self._recorder = recorder
+        self._finisher = finisher
+        self._files: dict[InodeNumber, _Pace] = {}
+        self._others: _Pace | None = None
+        self._wake = trio.Event()
+        recorder.on_failure = self.note
+
+    def begin(self) -> None:
+        """Have all that earlier mounts have left tried at once."""
+        self._note(wait_s=0.0)
+
+    def note(self) -> None:
+        """Take note that something has just failed, and is to be tried again later."""
+        self._note(wait_s=_wait_s(0))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Try things when they are due, until cancelled."""
+        limiter = trio.CapacityLimiter(SENT_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                self._wake = trio.Event()
+                now_s = trio.current_time()
+                if self._others is not None and _take(self._others, now_s):
+                    nursery.start_soon(self._try_others, self._others)
+                for inode, pace in self._files.items():
+                    if _take(pace, now_s):
+                        nursery.start_soon(self._try_file, inode, pace, limiter)
+                with trio.move_on_at(self._next_s()):
+                    await self._wake.wait()
+
+    def _note(self, *, wait_s: float) -> None:
+        due_s = trio.current_time() + wait_s
+        for inode in self._parts.store.unsent_inodes():
+            if inode not in self._files and self._waiting_file(inode) is not None:
+                self._files[inode] = _Pace(due_s)
+        if self._others is None and (self._recorder.overdue or self._finisher.is_needed):
+            self._others = _Pace(due_s)
+        self._wake.set()
+
+    def _next_s(self) -> float:
+        paces = [*self._files.values(), *([self._others] if self._others is not None else [])]
+        return min((pace.due_s for pace in paces if not pace.is_busy), default=float("inf"))
+
+    async def _try_file(
+        self, inode: InodeNumber, pace: _Pace, limiter: trio.CapacityLimiter
+    ) -> None:
+        async with limiter:
+            file = self._waiting_file(inode)
+            try:
+                if file is not None:
+                    await self._saver.save(file)
+            except CtrfsError as error:
+                pace.failed()
+                log.info("inode %d could not be sent yet: %s", inode, error)
+            except Exception:
+                # A bug met here must not end the mount.
+                log.exception("inode %d could not be sent: unexpected failure", inode)
+                pace.due_s = trio.current_time() + LONGEST_WAIT_S
+            finally:
+                pace.is_busy = False
+        if self._waiting_file(inode) is None:
+            self._files.pop(inode, None)
+        self._wake.set()
+
+    async def _try_others(self, pace: _Pace) -> None:
+        try:
+            await self._saver.retry_deletes()
+            await self._finisher.finish()
+        except Exception:
+            log.exception("what earlier requests have left is not finished: unexpected failure")
+        pace.is_busy = False
+        if self._recorder.overdue or self._finisher.is_needed:
+            pace.failed()
+        else:
+            self._others = None
+        self._wake.set()
+
+    def _waiting_file(self, inode: InodeNumber) -> File | None:
+        """Return the file of an inode if it has recorded bytes that another attempt may send."""
+        file = self._parts.tree.inodes.find(inode)
+        open_file = self._parts.store.get(inode)
+        if (
+            not isinstance(file, File)
+            or open_file is None
+            or not open_file.is_unsent
+            or file.journal_key is None
+            or file.is_removed
+            or file.is_local_only
+            or isinstance(open_file.last_error, _FOR_A_PERSON)
+        ):
+            return None
+        return file
+
+
+def _take(pace: _Pace, now_s: float) -> bool:
+    """Tell whether it is time, and if so take the attempt."""
+    if pace.is_busy or pace.due_s > now_s:
+        return False
+    pace.is_busy = True
+    return True
+
+
+def _wait_s(failures: int) -> float:
+    """Return how long to wait after so many failures: doubled each time, with jitter."""
+    longest_s = min(FIRST_WAIT_S * 2.0 ** min(failures, 10), LONGEST_WAIT_S)
+    return longest_s * (1.0 - JITTER * random.random())  # noqa: S311  # no secret
