@@ -26,6 +26,7 @@ from ctrfs.errors import (
     RemoteError,
     RemoteNotFoundError,
     RemoteProtocolError,
+    RemoteStalledError,
     RemoteUncertainError,
 )
 
@@ -172,8 +173,8 @@ class Uploader:
             passed_s += pause_s
             try:
                 found = await self._listed(upload, outgoing, is_known)
-            except (RemoteNotFoundError, ContainerExpiredError):
-                raise
+            except (RemoteNotFoundError, ContainerExpiredError, RemoteStalledError):
+                raise  # a service that says nothing for so long will not in a moment either
             except RemoteError as error:
                 failure = error
                 continue

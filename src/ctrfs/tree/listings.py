@@ -6,6 +6,7 @@ The entries themselves are kept in the tree; this says whether they may be belie
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NewType
@@ -25,6 +26,10 @@ ListingKey = NewType("ListingKey", str)
 """A container's id, or ``ROOT_LISTING``."""
 
 ROOT_LISTING: Final = ListingKey("")
+# What a reader was told of a silent service goes for those, too, whom the kernel has let wait
+# behind that reader: it sends the lookups of one directory one after another, and each would
+# wait as long again. They come within milliseconds.
+FAILURE_LASTS_S: Final = 1.0
 # After a refresh behind a reader's back has failed, the next waits this long: the readers are
 # served from what is known, and a dead server is not asked at each lookup.
 REFRESH_PAUSE_S: Final = 5.0
@@ -57,6 +62,7 @@ class ListingCache:
         )
         self._behind: set[ListingKey] = set()
         self._paused_until: dict[ListingKey, float] = {}
+        self._failures: dict[ListingKey, tuple[float, RemoteStalledError]] = {}
 
     def age_s(self, key: ListingKey) -> float | None:
         """Return how old the listing is; None when it is unknown or too old for anything."""
@@ -87,9 +93,13 @@ class ListingCache:
             RemoteStalledError: It takes too long; the next reader joins the walk.
             RemoteError: The service did not give the listing.
         """
-        if not self.is_fresh(key):
-            with self._in_time():
-                await self._flights.get(key)
+        if self.is_fresh(key):
+            return
+        failed_s, error = self._failures.get(key, (-math.inf, None))
+        if error is not None and self._clock.monotonic_s() - failed_s < FAILURE_LASTS_S:
+            raise error
+        with self._in_time():
+            await self._flights.get(key)
 
     async def refetch(self, key: ListingKey) -> None:
         """Return once a listing asked for after this call has arrived; raises as ``freshen``."""
@@ -111,6 +121,7 @@ class ListingCache:
     def forget(self, key: ListingKey) -> None:
         """Let the next reader fetch the listing anew."""
         self._started.pop(key, None)
+        self._failures.pop(key, None)
 
     def put(self, key: ListingKey, *, started_s: float) -> None:
         """Take note of a listing that was asked for at ``started_s``."""
@@ -139,7 +150,12 @@ class ListingCache:
 
     async def _fly(self, key: ListingKey) -> None:
         started_s = self._clock.monotonic_s()
-        await self._fetch(key)
+        self._failures.pop(key, None)
+        try:
+            await self._fetch(key)
+        except RemoteStalledError as error:
+            self._failures[key] = self._clock.monotonic_s(), error
+            raise
         # A walk over many pages may take longer than the listing lasts. What it brought is good
         # for half the time at least, or a large container would be listed at every look.
         self.put(key, started_s=max(started_s, self._clock.monotonic_s() - self._ttl_s / 2))

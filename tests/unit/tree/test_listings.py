@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
@@ -10,7 +12,7 @@ from ctrfs import deadlines
 from ctrfs.clock import SystemClock
 from ctrfs.config import TreeConfig
 from ctrfs.errors import RemoteStalledError, RemoteUnavailableError
-from ctrfs.tree.listings import REFRESH_PAUSE_S, ListingCache, ListingKey
+from ctrfs.tree.listings import FAILURE_LASTS_S, REFRESH_PAUSE_S, ListingCache, ListingKey
 
 KEY = ListingKey("cntr_1")
 
@@ -42,8 +44,24 @@ class BuggyFetches:
         raise AssertionError("a mistake of ours")
 
 
+class SilentFetches:
+    """Fetches that wait for a service that says nothing."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self, _key: ListingKey) -> None:
+        self.count += 1
+        await trio.sleep(30)
+        raise RemoteStalledError("no answer within 30 s")
+
+
 def cache_of(
-    fetches: Fetches, nursery: trio.Nursery, *, ttl_s: float = 10.0, listings_max: int = 100
+    fetches: Callable[[ListingKey], Awaitable[None]],
+    nursery: trio.Nursery,
+    *,
+    ttl_s: float = 10.0,
+    listings_max: int = 100,
 ) -> ListingCache:
     config = TreeConfig(ttl_s=ttl_s, max_stale_s=60.0, listings_max=listings_max)
     return ListingCache(fetches, clock=SystemClock(), config=config, nursery=nursery)
@@ -257,3 +275,20 @@ async def test_a_fresh_listing_is_had_even_when_no_time_is_left(
         await listings.freshen(KEY)
 
     assert len(fetches.began_s) == 1
+
+
+async def test_readers_queued_behind_one_who_waited_in_vain_do_not_wait_as_long_again(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = SilentFetches()
+    listings = cache_of(fetches, nursery)
+    for _ in range(100):
+        with pytest.raises(RemoteStalledError):
+            await listings.freshen(KEY)
+    assert fetches.count == 1
+    await trio.sleep(FAILURE_LASTS_S)
+
+    with pytest.raises(RemoteStalledError):
+        await listings.freshen(KEY)
+
+    assert fetches.count == 2
