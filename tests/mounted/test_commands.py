@@ -277,6 +277,47 @@ def test_umount_of_what_is_not_mounted_fails_in_one_line(home: dict[str, str], p
     assert "not mounted" in ended.stderr
 
 
+def test_umount_of_a_path_in_a_mount_names_the_mount_point(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    (mount.point / "work").mkdir()
+    ended = mount.run("umount", mount.point / "work")
+
+    assert ended.returncode == CANNOT_BE_MADE
+    assert ended.stderr.splitlines() == [
+        f"ctrfs: {mount.point}/work is not mounted: it lies in the mount at {mount.point}"
+    ]
+    assert mount.is_serving
+
+
+def test_a_log_file_in_a_missing_directory_is_refused(
+    home: dict[str, str], point: Path, tmp_path: Path
+) -> None:
+    refusal = Refusal("openai:", point, "-o", f"log_file={tmp_path}/new/log", environment=home)
+
+    refusal.is_one_line_about("No such file or directory", exit_code=BAD_OPTION)
+    assert f"cannot write the log file {tmp_path}/new/log" in refusal.lines[0]
+    assert not (tmp_path / "new").exists()
+
+
+def test_ls_of_a_directory_shows_more_when_asked(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    (mount.point / "work").mkdir()
+    (mount.point / "work/a.txt").write_bytes(b"abc")
+    file_id = os.getxattr(mount.point / "work/a.txt", "user.ctrfs.id").decode()
+
+    short = mount.run("ls", mount.point / "work").stdout.splitlines()
+    long = mount.run("ls", "-l", mount.point / "work").stdout.splitlines()
+
+    assert short[0].split() == ["NAME", "SIZE", "MODIFIED"]
+    assert long[0].split() == ["NAME", "SIZE", "MODIFIED", "SOURCE", "STATE", "ID"]
+    assert short[1].split()[0] == "a.txt"
+    assert long[1].split()[-3:] == ["user", "clean", file_id]
+
+
 def test_sigterm_unmounts_and_ends_well(service: ServiceProcess, make_mount: MakeMount) -> None:
     mount = make_mount(service)
     os.kill(mount.pid, 15)

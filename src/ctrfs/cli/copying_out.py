@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from ctrfs.cli.inventory import shown_path
 from ctrfs.content.identity import new_hasher
 from ctrfs.disk.reading import UnsentFile, open_spool_file, read_slot
 from ctrfs.errors import CtrfsError
+from ctrfs.mount.leftovers import shown_path
 from ctrfs.mount.problems import line_for
 from ctrfs.tree.names import (
     NAME_BYTES_MAX,

@@ -44,10 +44,27 @@ def _reader(read: Callable[[str], T]) -> _Callback[T]:
     help="disabled, or the domains it may reach: a.com:b.com.",
 )
 @click.option(
-    "--file-id", "file_ids", metavar="ID", multiple=True, help="Copy a stored file into it."
+    "--file-id",
+    "file_ids",
+    metavar="ID",
+    multiple=True,
+    help="Copy a file of the Files API (file-…) into it. May be repeated.",
 )
-@click.option("--source", "source_text", default="openai:", show_default=True, help="Where.")
-@click.option("-o", "options", metavar="OPTION[,…]", multiple=True, help="As for mount.")
+@click.option(
+    "--source",
+    "source_text",
+    metavar="SOURCE",
+    default="openai:",
+    show_default=True,
+    help="The service that gets the container: openai: or local:, as for mount.",
+)
+@click.option(
+    "-o",
+    "options",
+    metavar="OPTION[,…]",
+    multiple=True,
+    help="Options of ctrfs mount that concern the service: key_file, base_url …",
+)
 def create(  # noqa: PLR0913  # one argument an option
     *,
     name: str,
@@ -60,6 +77,9 @@ def create(  # noqa: PLR0913  # one argument an option
 ) -> None:
     """Create a container called NAME and print its id.
 
+    Names need not be unique: a second container of one name is another container. What is not
+    said is left to the service.
+
     \b
     Examples:
       ctrfs create analysis
@@ -71,6 +91,11 @@ def create(  # noqa: PLR0913  # one argument an option
     from ctrfs.api.protocol import ContainersApi  # noqa: PLC0415
     from ctrfs.cli.service import source_for, with_service  # noqa: PLC0415
 
+    if not name:
+        raise click.UsageError("a container needs a name")
+    source = source_for(source_text)
+    if source.container is not None:
+        raise click.UsageError(f"--source names a container, {source.container!r}: write openai:")
     request = ContainerRequest(
         name=name,
         expires_after_minutes=expires_after,
@@ -83,4 +108,4 @@ def create(  # noqa: PLR0913  # one argument an option
     async def ask(api: ContainersApi) -> str:
         return (await api.create_container(request)).id
 
-    click.echo(with_service(source_for(source_text), options, ask))
+    click.echo(with_service(source, options, ask))

@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import click
@@ -38,9 +37,13 @@ class Finding:
 def doctor(*, source: str, options: tuple[str, ...], as_json: bool) -> None:
     """Check what a mount of SOURCE needs; exit 1 if something wants attention.
 
+    Looks at this machine (Python, FUSE), asks the service once with the key, and looks for
+    dead mounts and for files that are not sent.
+
     \b
     Examples:
       ctrfs doctor
+      ctrfs doctor openai:analysis
       ctrfs doctor local:
     """  # noqa: D301  # click wants the character itself
     from ctrfs.cli.output import print_json, print_table  # noqa: PLC0415  # rich is slow to load
@@ -82,33 +85,59 @@ def _machine() -> Iterator[Finding]:
         words=tool or "not found: install fuse3",
     )
     other = allow_other_problem()
-    yield Finding(subject="allow_other", is_fine=True, words=other or "can be used")
+    # No fault: few mounts are for other users, too.
+    words = "can be used" if other is None else f"cannot be used, should you want it: {other}"
+    yield Finding(subject="allow_other", is_fine=True, words=words)
 
 
 def _service(source_text: str, options: tuple[str, ...]) -> Finding:
     # Imported here: the rest of the checks must run even if the HTTP library does not load.
     from ctrfs.api.protocol import ContainersApi  # noqa: PLC0415
     from ctrfs.cli.service import source_for, with_service  # noqa: PLC0415
+    from ctrfs.mount.one_container import container_named  # noqa: PLC0415
 
-    async def ask(api: ContainersApi) -> str:
-        listing = await api.list_containers()
-        alive = sum(container.is_alive for container in listing.items)
-        return f"answers, and accepts the key; {alive} container(s)"
+    def look() -> str:
+        source = source_for(source_text)
 
-    return _check("service", lambda: with_service(source_for(source_text), options, ask))
+        async def ask(api: ContainersApi) -> str:
+            if source.container is not None:
+                container = await container_named(api, source.container)
+                return (
+                    f"answers, and accepts the key; container {container.id} is {container.status}"
+                )
+            listing = await api.list_containers()
+            alive = sum(container.is_alive for container in listing.items)
+            return f"answers, and accepts the key; {alive} container(s)"
+
+        return with_service(source, options, ask)
+
+    return _check("service", look)
 
 
 def _state() -> Iterator[Finding]:
     base = state_base()
     yield _check("state directory", lambda: str(make_private_directory(base)))
-    for database in sorted(base.glob("*/*/state.db")):
-        count = _unsent_files(database)
-        if count:
-            yield Finding(
-                subject="unsent files",
-                is_fine=False,
-                words=f"{count} in {database.parent}; mount the source again to keep them in sight",
-            )
+    # Imported here: few directories hold a database at all.
+    from ctrfs.cli.inventory import take_inventory  # noqa: PLC0415
+
+    found = take_inventory()
+    for problem in found.problems:
+        yield Finding(subject="state", is_fine=False, words=problem)
+    for kept in found.kept:
+        unsent = kept.contents.unsent
+        if not unsent:
+            continue
+        failed = sum(bool(each.error) for each in unsent)
+        todo = (
+            f"of {failed} an upload has failed, and is tried again"
+            if kept.mountpoint
+            else "mount it again to send them"
+        )
+        yield Finding(
+            subject="unsent files",
+            is_fine=kept.mountpoint is not None and not failed,
+            words=f"{len(unsent)} of {kept.source}: {todo}; ctrfs status lists them",
+        )
 
 
 def _mounts() -> Iterator[Finding]:
@@ -128,15 +157,3 @@ def _check(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject=subject, is_fine=True, words=look())
     except (CtrfsError, OSError, importlib.metadata.PackageNotFoundError) as error:
         return Finding(subject=subject, is_fine=False, words=line_for(error))
-
-
-def _unsent_files(database_path: Path) -> int:
-    # Imported here: few directories hold a database at all.
-    from ctrfs.disk.database import StateDatabase  # noqa: PLC0415
-    from ctrfs.disk.journal import Journal  # noqa: PLC0415
-
-    database = StateDatabase(database_path)
-    try:
-        return len(Journal(database))
-    finally:
-        database.close()

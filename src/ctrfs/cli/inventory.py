@@ -16,9 +16,6 @@ from ctrfs.mount.preflight import resolve_mountpoint
 from ctrfs.mount.records import MountRecord, MountRecords, is_alive
 from ctrfs.mount.source import parse_source
 
-# How many files a message names before it only counts.
-_NAMED_MAX = 5
-
 
 class MountState(enum.Enum):
     """What has become of a mount."""
@@ -93,36 +90,6 @@ def take_inventory(place: str | None = None) -> Inventory:
     if place is not None:
         return _only(place, Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=()), records)
     return Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=tuple(problems))
-
-
-def shown_path(path: bytes) -> str:
-    """Return a path of the journal as text."""
-    return path.decode("utf-8", "backslashreplace")
-
-
-def unsent_line(record: MountRecord, *, least: int = 0) -> str | None:
-    """Return what a user must know of the bytes that an ended mount has left, or None.
-
-    Args:
-        record: Of the mount.
-        least: How many files its daemon says there are, should they not be readable.
-    """
-    slot = Path(record.state_path)
-    try:
-        unsent = read_slot(slot).unsent
-    except LocalDiskError:
-        unsent = ()
-    count = max(len(unsent), least)
-    if not count:
-        return None
-    names = [f"{each.container_name}/{shown_path(each.path)}" for each in unsent[:_NAMED_MAX]]
-    if names and count > len(names):
-        names.append(f"{count - len(names)} more")
-    which = f": {', '.join(names)}" if names else ""
-    return (
-        f"{count} file(s) are not sent{which}; their bytes are in {slot}: mount {record.source} "
-        "again to send them, or see ctrfs status and ctrfs recover"
-    )
 
 
 def _known_mounts(records: Sequence[MountRecord]) -> Iterator[KnownMount]:

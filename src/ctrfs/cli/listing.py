@@ -15,11 +15,24 @@ from ctrfs.units import text_from_size
 
 @click.command()
 @click.argument("place", metavar="[SOURCE|PATH]", default="openai:")
-@click.option("-l", "is_long", is_flag=True, help="More columns.")
+@click.option(
+    "-l", "is_long", is_flag=True, help="More columns: ids of files, limits of containers."
+)
 @click.option("-a", "--all", "shows_all", is_flag=True, help="Expired containers too.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@click.option("--source", "within", metavar="SOURCE", help="Which service has the container.")
-@click.option("-o", "options", metavar="OPTION[,…]", multiple=True, help="As for mount.")
+@click.option(
+    "--source",
+    "within",
+    metavar="SOURCE",
+    help="Take the argument for a container of this service: openai: or local:, as for mount.",
+)
+@click.option(
+    "-o",
+    "options",
+    metavar="OPTION[,…]",
+    multiple=True,
+    help="Options of ctrfs mount that concern the service: key_file, base_url …",
+)
 def ls(
     *,
     place: str,
@@ -31,7 +44,9 @@ def ls(
 ) -> None:
     """List the containers of SOURCE, or the files of its one container.
 
-    PATH is a directory inside a mount; its entries are then listed as the mount shows them.
+    The service itself is asked, and files are shown under the paths that they have there. PATH
+    is a directory; its entries are then listed as the mount shows them. A bare word is a
+    directory if there is one of that name, else a container.
 
     \b
     Examples:
@@ -42,7 +57,7 @@ def ls(
       ctrfs ls ~/containers/analysis
     """  # noqa: D301  # click wants the character itself
     if within is None and _is_path(place):
-        _list_path(Path(place), as_json=as_json)
+        _list_path(Path(place), as_json=as_json, is_long=is_long)
         return
     # Imported here: a help text needs no HTTP library.
     from ctrfs.cli.service import source_for, with_service  # noqa: PLC0415
@@ -91,18 +106,28 @@ def _show_containers(containers: list[Container], *, as_json: bool, is_long: boo
             ]
         )
         return
-    headers = ["NAME", "ID", "STATUS", "CREATED", *(["MEMORY", "NETWORK"] if is_long else [])]
+    more = ["EXPIRES AFTER", "MEMORY", "NETWORK"] if is_long else []
+    headers = ["NAME", "ID", "STATUS", "CREATED", *more]
     rows = [
         [
             each.name,
             each.id,
             each.status,
             local_time(each.created_at_s),
-            *([each.memory_limit or "", each.network_policy or ""] if is_long else []),
+            *(_limits(each) if is_long else []),
         ]
         for each in containers
     ]
     print_table(headers, rows)
+
+
+def _limits(container: Container) -> list[str]:
+    minutes = container.expires_after_minutes
+    return [
+        "" if minutes is None else f"{minutes} min",
+        container.memory_limit or "",
+        container.network_policy or "",
+    ]
 
 
 def _show_files(files: tuple[ContainerFile, ...], *, as_json: bool, is_long: bool) -> None:
@@ -133,7 +158,7 @@ def _show_files(files: tuple[ContainerFile, ...], *, as_json: bool, is_long: boo
     print_table(headers, rows)
 
 
-def _list_path(path: Path, *, as_json: bool) -> None:
+def _list_path(path: Path, *, as_json: bool, is_long: bool) -> None:
     rows: list[dict[str, str | int | None]] = []
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
@@ -144,19 +169,21 @@ def _list_path(path: Path, *, as_json: bool) -> None:
                     "bytes": facts.st_size,
                     "modified_at": int(facts.st_mtime),
                     "id": _attribute(entry.path, "user.ctrfs.id"),
+                    "source": _attribute(entry.path, "user.ctrfs.source"),
+                    "state": _attribute(entry.path, "user.ctrfs.state"),
                 }
             )
     if as_json:
         print_json(rows)
         return
     print_table(
-        ["NAME", "SIZE", "MODIFIED", "ID"],
+        ["NAME", "SIZE", "MODIFIED", *(["SOURCE", "STATE", "ID"] if is_long else [])],
         [
             [
                 str(row["name"]),
                 text_from_size(int(row["bytes"] or 0)),
                 local_time(int(row["modified_at"] or 0)),
-                str(row["id"] or ""),
+                *([str(row[name] or "") for name in ("source", "state", "id")] if is_long else []),
             ]
             for row in rows
         ],

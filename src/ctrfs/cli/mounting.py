@@ -13,7 +13,7 @@ from ctrfs.mount.daemon import Readiness, StartReport, run_in_background
 from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.logs import log_to_file, log_to_standard_error
 from ctrfs.mount.mountinfo import is_dead
-from ctrfs.mount.places import state_base
+from ctrfs.mount.places import make_private_directory, state_base
 from ctrfs.mount.plan import MountPlan, check_place, plan_mount
 from ctrfs.mount.preflight import our_mount, resolve_mountpoint, unmount
 from ctrfs.mount.problems import (
@@ -37,7 +37,7 @@ _SILENCE_S = 1.0
     "options",
     metavar="OPTION[,OPTION=VALUE…]",
     multiple=True,
-    help="Mount options; see docs/operations.md. May be repeated.",
+    help="Mount options: ro, ttl=30, key_file=FILE … (docs/operations.md). May be repeated.",
 )
 @click.option("--rps", metavar="N", help="The same as -o rps=N: requests a second at most.")
 @click.option(
@@ -112,7 +112,10 @@ def umount(*, mountpoint: str, timeout: float) -> int:
     Exit codes:
       0    unmounted, everything is on the service
       32   still mounted: in use, or not a mount of ctrfs
-      64   unmounted, but some bytes are not sent; the message says where they are
+      64   unmounted, but some bytes are not sent; the message says where they are and what
+           to do, ctrfs status lists them
+
+    Also clears a mount point whose daemon was killed.
 
     \b
     Example:
@@ -140,6 +143,8 @@ def _mount_in_front(plan: MountPlan, claim: FileLock) -> int:
 
 def _daemon(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
     try:
+        if plan.options.log_file is None:
+            make_private_directory(plan.log_file.parent)
         log_to_file(plan.log_file, level=plan.options.log_level)
     except CtrfsError as error:
         readiness.tell(StartReport(exit_code=exit_code_for(error), message=line_for(error)))
@@ -193,7 +198,7 @@ def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float) -> in
 
 def _settle(records: MountRecords, record: MountRecord, *, least: int) -> int:
     """Forget a mount that has ended, or say what it leaves; its record then says where that is."""
-    from ctrfs.cli.inventory import unsent_line  # noqa: PLC0415  # loads the database's library
+    from ctrfs.mount.leftovers import unsent_line  # noqa: PLC0415  # loads the database's library
 
     line = unsent_line(record, least=least)
     if line is None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import click
+
+_WIDTH_MAX: Final = 1_000_000
 
 JsonValue: TypeAlias = "str | int | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
@@ -18,21 +20,22 @@ def print_json(value: JsonValue) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under headers; plain columns where the output is no terminal."""
+    """Print rows under headers, each on one line however long: ids are cut out and copied."""
     # Imported here: rich takes as long to load as the rest of a small command.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    cells = [[Text(printable(cell)) for cell in row] for row in rows]
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_edge=False)
     for header in headers:
-        # A name is printed whole even where the line then breaks: scripts cut it out.
-        table.add_column(header, no_wrap=False, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    if not console.is_terminal:
-        console.width = max(console.width, 4096)
+        table.add_column(header, no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
+    # As wide as the table is: at the terminal's width or COLUMNS it would fold its cells.
+    boundless = console.options.update(max_width=_WIDTH_MAX)
+    console.width = max(console.width, console.measure(table, options=boundless).maximum)
     console.print(table)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from ctrfs.cli.inventory import Inventory, KeptState, shown_path, take_inventory
+from ctrfs.cli.inventory import Inventory, KeptState, take_inventory
 from ctrfs.cli.output import JsonValue, local_time, print_json, print_table, printable
+from ctrfs.mount.leftovers import shown_path
 from ctrfs.units import text_from_size
 
 

@@ -40,13 +40,12 @@ class _PrivateRotatingHandler(logging.handlers.RotatingFileHandler):
 
 
 def log_to_file(path: Path, *, level: str) -> None:
-    """Send all log lines to ``path``.
+    """Send all log lines to ``path``, in a directory that there is.
 
     Raises:
         ConfigError: It cannot be written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_parent(path.parent)
         handler = _PrivateRotatingHandler(path, maxBytes=_FILE_BYTES_MAX, backupCount=_OLD_FILES)
     except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ctrfs.errors import MountError
-from ctrfs.mount.mountinfo import Mount, is_dead, mount_at
+from ctrfs.mount.mountinfo import Mount, current_mounts, is_dead, mount_at
 
 FUSE_DEVICE: Final = Path("/dev/fuse")
 FUSE_CONFIG: Final = Path("/etc/fuse.conf")
@@ -131,9 +131,12 @@ def our_mount(mountpoint: Path) -> Mount:
     Raises:
         MountError: There is none.
     """
-    mount = mount_at(mountpoint)
+    mounts = current_mounts()
+    mount = mount_at(mountpoint, mounts)
     if mount is None:
-        raise MountError(f"{mountpoint} is not mounted")
+        around = [each for each in mounts if each.is_ours and each.mountpoint in mountpoint.parents]
+        where = f": it lies in the mount at {around[-1].mountpoint}" if around else ""
+        raise MountError(f"{mountpoint} is not mounted{where}")
     if not mount.is_ours:
         raise MountError(f"{mountpoint} is a {mount.file_system_type} mount, not one of ctrfs")
     return mount

@@ -109,7 +109,9 @@ def api_config_for(
     is_loopback = _check_base_url(base_url, insecure_http=options.insecure_http)
     key = _key(options, environment)
     if key is None and not is_loopback:
-        raise ConfigError(f"no API key: set {KEY_VARIABLE}, or use -o key_file=FILE")
+        # Who is sent elsewhere by a variable long forgotten learns it here.
+        whose = "" if base_url == DEFAULT_BASE_URL else f" for {base_url}"
+        raise ConfigError(f"no API key{whose}: set {KEY_VARIABLE}, or use -o key_file=FILE")
     return replace(
         options.api,
         base_url=base_url.rstrip("/"),

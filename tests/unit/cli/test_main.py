@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.support.service import ServiceProcess
 
 from ctrfs.cli.main import cli
 
@@ -114,6 +115,12 @@ def test_a_missing_key_names_the_variable(tmp_path: Path) -> None:
         is_refused(run(*words, home=tmp_path), "OPENAI_API_KEY")
 
 
+def test_a_missing_key_for_another_server_names_that_server(tmp_path: Path) -> None:
+    elsewhere = {"OPENAI_BASE_URL": "https://example.org/v1"}
+
+    is_refused(run("ls", home=tmp_path, variables=elsewhere), "no API key for https://example.org")
+
+
 def test_a_mount_that_cannot_be_made_exits_with_32(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
@@ -166,7 +173,42 @@ def test_what_cannot_be_added_or_created_says_why(tmp_path: Path) -> None:
     is_refused(run("add", tmp_path / "none", "box", *source, home=tmp_path), "no such file")
     is_refused(run("add", "box", *source, home=tmp_path), "nothing to add")
     is_refused(run("create", "box", "--memory", "lots", *source, home=tmp_path), "must be 1g")
+    is_refused(run("create", "box", "--memory", "2g", *source, home=tmp_path), "must be 1g")
+    is_refused(run("create", "", *source, home=tmp_path), "needs a name")
+    is_refused(run("create", "x", "--source", "openai:y", home=tmp_path), "names a container")
     is_refused(run("ls", "box", *source, home=tmp_path), "no container has the name")
+
+
+def test_a_destination_that_is_neither_directory_nor_container_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    there = {"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    path = tmp_path / "missing"
+
+    ended = run("add", tmp_path / "file", path, home=tmp_path, variables=there)
+
+    is_refused(ended, f"DEST {path}: no such directory")
+
+
+def test_doctor_looks_a_container_up(tmp_path: Path) -> None:
+    with ServiceProcess() as service:
+        service.create_container("there")
+        variables = {"OPENAI_API_KEY": service.key, "OPENAI_BASE_URL": service.base_url}
+
+        found = run("doctor", "openai:there", "--json", home=tmp_path, variables=variables)
+        missing = run("doctor", "openai:nowhere", "--json", home=tmp_path, variables=variables)
+        added = run("add", __file__, "nowhere", home=tmp_path, variables=variables)
+
+    assert "is running" in finding(found, "service")["message"]
+    assert not finding(missing, "service")["ok"]
+    assert "'nowhere'" in finding(missing, "service")["message"]
+    is_refused(added, "no container has the name or id 'nowhere', and there is no directory")
+
+
+def finding(ended: subprocess.CompletedProcess[str], subject: str) -> dict[str, str]:
+    """Return one line of what ``doctor --json`` says."""
+    (row,) = [row for row in json.loads(ended.stdout) if row["check"] == subject]
+    assert isinstance(row, dict)
+    return row
 
 
 def test_refresh_outside_a_mount_changes_nothing(tmp_path: Path) -> None:

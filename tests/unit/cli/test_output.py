@@ -20,6 +20,19 @@ def test_a_table_shows_names_as_they_are_and_whole(capsys: pytest.CaptureFixture
     assert lines[2].split() == [long_name, "2"]
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_row_is_one_line_however_narrow_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if is_terminal else "0")
+    row = ["analysis", "cntr_" + "0" * 48, "running", "ü漢" * 30]
+
+    print_table(["NAME", "ID", "STATUS", "NOTE"], [row])
+
+    assert [line.split() for line in capsys.readouterr().out.splitlines()][1:] == [row]
+
+
 def test_json_is_one_array(capsys: pytest.CaptureFixture[str]) -> None:
     print_json([{"name": "ü", "bytes": None}])
 

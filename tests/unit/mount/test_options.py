@@ -128,6 +128,7 @@ def test_a_key_in_an_option_is_refused_without_repeating_it(option: str) -> None
         ("uid=4294967295", "must be from 0 to"),
         ("expires_after=60", "must be from 1 to 20"),
         ("memory_limit=lots", "must be 1g"),
+        ("memory_limit=2g", "must be 1g"),
         ("network_policy=http://a", "not a domain"),
         ("local_only=re:(", "not a regular expression"),
         ("expired=maybe", "must be one of show, hide"),
