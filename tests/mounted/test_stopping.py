@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.support.mounting import MakeMount, pause
+from tests.support.mounting import EXIT_UNSENT, MakeMount, fuse_mounts, pause
 from tests.support.service import ServiceProcess
+from tests.support.trees import stored
+from tests.support.trying import errno_and_seconds_of, works_within
 
 pytestmark = pytest.mark.mounted
 
@@ -35,12 +40,15 @@ def test_bytes_that_cannot_be_sent_before_the_deadline_outlive_the_mount(
         assert writer.wait(20) != 0
     mount.abandon()
     service.clear_faults()
+    service.add_fault("create_file", "status", status=400)
     mount.start()
     (line,) = (mount.point / ".ctrfs" / "pending").read_text().splitlines()
     row = json.loads(line)
     assert (row["container"], row["path"], row["bytes"]) == ("work", "a.txt", 8)
     assert Path(row["local"]).read_bytes() == b"precious"
-    mount.stop(may_leave_bytes=True)
+    service.clear_faults()
+    mount.stop()
+    assert stored(service, "work") == {"a.txt": b"precious"}
 
 
 def test_a_signal_while_the_last_bytes_are_being_sent_does_not_cut_them_off(
@@ -61,3 +69,106 @@ def test_a_signal_while_the_last_bytes_are_being_sent_does_not_cut_them_off(
 
     (row,) = service.files(str(service.containers()[0]["id"]))
     assert str(row["path"]).endswith("-a.txt")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_with_64_and_one_line_that_names_what_is_left(
+    service: ServiceProcess, make_mount: MakeMount, number: signal.Signals
+) -> None:
+    mount = make_mount(service, options=("drain_timeout=2",))
+    (mount.point / "work").mkdir()
+    service.add_fault("create_file", "status", status=400)
+    for name in ("a.txt", "b.txt"):
+        with pytest.raises(OSError, match="Invalid argument"):
+            (mount.point / "work" / name).write_bytes(b"precious")
+
+    assert mount.exit_code_after(number, timeout_s=20) == EXIT_UNSENT
+
+    (line,) = [line for line in mount.log_text().splitlines() if "is unmounted" in line]
+    assert "2 file(s) are not sent: work/a.txt, work/b.txt; their bytes are in " in line
+    assert str(mount.home) in line
+    assert mount.point not in fuse_mounts()
+    mount.abandon()
+
+
+def test_a_signal_with_nothing_left_ends_with_0(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    (mount.point / "work").mkdir()
+    (mount.point / "work" / "a.txt").write_bytes(b"sent")
+
+    assert mount.exit_code_after(signal.SIGTERM, timeout_s=20) == 0
+
+    assert mount.point not in fuse_mounts()
+
+
+def test_a_second_signal_leaves_at_once_and_the_next_mount_sends_what_was_left(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service, options=("drain_timeout=120",))
+    (mount.point / "work").mkdir()
+    service.add_fault("create_file", "stall")
+    with subprocess.Popen(
+        ["dd", f"of={mount.point}/work/a.txt", "status=none"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as writer:
+        assert writer.stdin is not None
+        writer.stdin.write(b"precious")
+        writer.stdin.close()
+        pause(1)
+        os.kill(mount.pid, signal.SIGTERM)
+        pause(1)
+
+        assert mount.exit_code_after(signal.SIGTERM, timeout_s=15) == EXIT_UNSENT
+
+        assert writer.wait(20) != 0
+    mount.abandon()
+    service.clear_faults()
+    mount.start()
+    assert works_within((mount.point / "work" / "a.txt").stat, 10)
+    assert (mount.point / "work" / "a.txt").read_bytes() == b"precious"
+    mount.stop()
+    assert stored(service, "work") == {"a.txt": b"precious"}
+
+
+def test_a_killed_daemon_under_load_leaves_enotconn_and_the_next_mount_clears_it(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    work = mount.point / "work"
+    work.mkdir()
+    (work / "sent.txt").write_bytes(b"acknowledged")
+    busy = [
+        subprocess.Popen(
+            ["sh", "-c", f"while :; do echo {number} >{work}/{number} && cat {work}/*; done"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for number in range(8)
+    ]
+    open_fd = os.open(work / "open.txt", os.O_RDWR | os.O_CREAT)
+    os.write(open_fd, b"not closed")
+    pause(2)
+
+    mount.kill()
+
+    try:
+        for call in (
+            partial(os.statvfs, mount.point),
+            (work / "never seen").stat,
+            (work / "sent.txt").read_bytes,
+            partial(os.fsync, open_fd),
+        ):
+            assert errno_and_seconds_of(call)[0] in {errno.ENOTCONN, errno.ECONNABORTED}
+        mount.start()
+    finally:
+        for process in busy:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+        with suppress(OSError):
+            os.close(open_fd)
+    assert (work / "sent.txt").read_bytes() == b"acknowledged"
+    mount.stop(may_leave_bytes=True)

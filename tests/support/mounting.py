@@ -250,6 +250,18 @@ class Mount:
         self.stop()
         self.start()
 
+    def exit_code_after(self, number: signal.Signals, *, timeout_s: float) -> int:
+        """Send the daemon a signal, and return how it ended.
+
+        Raises:
+            subprocess.TimeoutExpired: It did not end in time.
+        """
+        assert self._daemon is not None, "the mount was not started"
+        self._daemon.send_signal(number)
+        code = self._daemon.wait(timeout_s)
+        self._daemon = None
+        return code
+
     def kill(self) -> None:
         """End the daemon with SIGKILL, as a power cut would; the dead mount point stays."""
         assert self._daemon is not None, "the mount was not started"

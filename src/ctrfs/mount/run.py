@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Final
 
 import trio
 
@@ -29,11 +27,12 @@ from ctrfs.errors import CtrfsError
 from ctrfs.fuse.descriptors import Descriptors
 from ctrfs.fuse.invalidate import KernelNotifier
 from ctrfs.fuse.operations import Operations
-from ctrfs.fuse.session import KernelOptions, KernelSession, kernel_session
+from ctrfs.fuse.session import KernelOptions, kernel_session
 from ctrfs.fuse.time_limits import TimeLimits
 from ctrfs.mount.daemon import Readiness, StartReport
 from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
+from ctrfs.mount.leftovers import unsent_line
 from ctrfs.mount.local_service import local_service
 from ctrfs.mount.memory import close_memory_to_others
 from ctrfs.mount.one_container import container_named
@@ -49,13 +48,10 @@ from ctrfs.mount.problems import (
 )
 from ctrfs.mount.records import MountRecord, MountRecords, ended, record_of_this_process
 from ctrfs.mount.source import SourceKind
+from ctrfs.mount.stopping import STOP_SIGNALS, Stopper
 from ctrfs.tree.container_tree import Change
 
 log = logging.getLogger(__name__)
-
-# For writing down what is unsent, after the time to send it is over: local disk only.
-_RECORD_TIMEOUT_S: Final = 10.0
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def serve_mount(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
@@ -80,8 +76,6 @@ def serve_mount(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
             raise
         log.debug("the start or the end failed", exc_info=error)
         return _fail(plan, readiness, cause)
-    if unsent_files:
-        log.error("unmounted; %d file(s) could not be sent", unsent_files)
     return EXIT_UNSENT if unsent_files else EXIT_OK
 
 
@@ -100,12 +94,12 @@ async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
     """Be the mount; return how many files could not be sent."""
     clock = SystemClock()
     notifier = KernelNotifier()
-    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         with StateDirectory.open(plan.state_base, plan.binding, clock=clock) as state:
             async with _reachable_service(plan) as api_config:
                 async with open_client(api_config, clock=clock) as api:
                     async with trio.open_nursery() as nursery:
-                        stopper = _Stopper(nursery, drain_timeout_s=plan.options.drain_timeout_s)
+                        stopper = Stopper(nursery, drain_timeout_s=plan.options.drain_timeout_s)
                         nursery.start_soon(stopper.run, signals)
                         floors = _build_floors(plan, state, api, clock, nursery, notifier)
                         await floors.start(nursery, only=await _only_container(plan, api))
@@ -121,58 +115,9 @@ async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
                         # Nobody can write any more; what is unsent gets its last chance.
                         unsent_files = await stopper.drain(floors)
                         nursery.cancel_scope.cancel()
-                        _store_record(ended(record, unsent_files=unsent_files))
+                        _tell_the_end(ended(record, unsent_files=unsent_files))
                         return unsent_files
     raise CtrfsError("stopped before the mount was made")
-
-
-class _Stopper:
-    """Ends the mount on a signal: the first politely, the second at once.
-
-    Owner of the two deadlines of the end: for requests under way, and for unsent bytes.
-    """
-
-    def __init__(self, nursery: trio.Nursery, *, drain_timeout_s: float) -> None:
-        self._nursery = nursery
-        self._drain_timeout_s = drain_timeout_s
-        self._session: KernelSession | None = None
-        self._serving = trio.CancelScope()
-        self._draining = trio.CancelScope()
-        self._deadline_s: float | None = None
-
-    async def run(self, signals: AsyncIterator[int]) -> None:
-        """Act on signals until cancelled."""
-        async for number in signals:
-            log.info("%s: stopping", signal.Signals(number).name)
-            if self._session is None:
-                self._nursery.cancel_scope.cancel()
-            elif self._deadline_s is None:
-                self._deadline_s = trio.current_time() + self._drain_timeout_s
-                self._serving.deadline = self._deadline_s
-                self._session.stop()
-            else:
-                self._serving.cancel()
-                self._draining.cancel()
-
-    async def serve(self, session: KernelSession) -> None:
-        """Serve until unmounted or stopped; requests under way are answered before it returns."""
-        self._session = session
-        with self._serving:
-            await session.serve()
-        if self._serving.cancelled_caught:
-            log.warning("requests were still under way when the time to stop them was over")
-
-    async def drain(self, floors: Floors) -> int:
-        """Send what is unsent, within the deadline; return how many files are left."""
-        unsent_files = floors.file_system.unsent_count()
-        self._draining.deadline = self._deadline_s or trio.current_time() + self._drain_timeout_s
-        with self._draining:
-            unsent_files = await floors.file_system.drain()
-        if self._draining.cancelled_caught:
-            log.warning("unsent bytes were left when the time to send them was over")
-            with trio.move_on_after(_RECORD_TIMEOUT_S, shield=True):
-                await floors.file_system.record_unsent()
-        return unsent_files
 
 
 def _build_floors(
@@ -248,6 +193,15 @@ def _announce(plan: MountPlan, state: StateDirectory, readiness: Readiness) -> M
     log.info("%s mounted at %s", plan.source.text, plan.mountpoint)
     readiness.tell(StartReport(exit_code=EXIT_OK))
     return record
+
+
+def _tell_the_end(record: MountRecord) -> None:
+    _store_record(record)
+    line = unsent_line(record, least=record.unsent_files)
+    if line is None:
+        log.info("%s is unmounted, everything is sent", record.mountpoint)
+    else:
+        log.error("%s is unmounted; %s", record.mountpoint, line)
 
 
 def _store_record(record: MountRecord) -> None:
