@@ -22,6 +22,7 @@ import trio
 from tests.support.service import InProcessService, TrioClock
 
 from ctrfs.api.client import open_client
+from ctrfs.api.connections import TransportFactory
 from ctrfs.config import ApiConfig, ContentConfig, FileSystemConfig, Secret, TreeConfig
 from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.errors import NoSuchEntryError
@@ -221,11 +222,16 @@ class InProcessMount:
 
 @asynccontextmanager
 async def mounted(
-    service: InProcessService, directory: Path, settings: Settings | None = None
+    service: InProcessService,
+    directory: Path,
+    settings: Settings | None = None,
+    *,
+    transport_factory: TransportFactory | None = None,
 ) -> AsyncIterator[InProcessMount]:
     """Mount ``service``, keeping state in ``directory``; the same one again is a remount.
 
     Leaving the block is an orderly end without a drain: what is unsent then stays unsent.
+    ``transport_factory`` leads another way than straight to the service.
     """
     wanted = settings or Settings()
     clock = TrioClock()
@@ -237,7 +243,7 @@ async def mounted(
             open_client(
                 config,
                 clock=clock,
-                transport_factory=lambda: service.transport,
+                transport_factory=transport_factory or (lambda: service.transport),
                 jitter=lambda: 0.0,
             ) as api,
             trio.open_nursery() as nursery,

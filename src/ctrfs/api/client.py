@@ -262,18 +262,20 @@ class ContainersClient(ContainersApi):
         return await self._run(call, decode, plan)
 
     async def _delete(self, call: Call) -> None:
-        async def attempt(attempts: Attempts) -> bool:
+        async def attempt(attempts: Attempts) -> None:
             try:
-                return self._decoder.confirms_deletion(await self._exchange(call, attempts))
+                body = await self._exchange(call, attempts)
             except AttemptFailedError as error:
                 is_gone = isinstance(error.failure.error, errors.RemoteNotFoundError)
                 if is_gone and attempts.may_be_done:
-                    return True  # by the attempt before, whose answer was lost
+                    return  # by the attempt before, whose answer was lost
                 raise
+            if not self._decoder.confirms_deletion(body):
+                unconfirmed = errors.RemoteProtocolError("the service did not confirm the deletion")
+                raise AttemptFailedError(_unreadable(unconfirmed))
 
         plan = self._plan(Repeat.FREELY, timeout_s=self._config.metadata_timeout_s)
-        if not await self._retrier.run(attempt, plan=plan):
-            raise errors.RemoteProtocolError("the service did not confirm the deletion")
+        await self._retrier.run(attempt, plan=plan)
 
     async def _run(self, call: Call, decode: Callable[[bytes], ResultT], plan: Plan) -> ResultT:
         async def attempt(attempts: Attempts) -> ResultT:

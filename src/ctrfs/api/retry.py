@@ -25,6 +25,9 @@ from ctrfs.units import NS_PER_S
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 8.0
 JITTER: Final = 0.25
+# A success that cannot be read was damaged on the way, or comes from a gateway that wants
+# something of a person: the first is over at once, the second is not worth half a minute.
+UNREADABLE_RETRIES_MAX: Final = 2
 # Whoever asks for more than that does not mean this request.
 RETRY_AFTER_S_MAX: Final = 120.0
 
@@ -90,7 +93,9 @@ def wait_before_retry(
         wall_s: The wall reading in unix seconds, for a date in ``retry-after``.
         random: From [0, 1), for the jitter.
     """
-    if retries >= plan.retries_max or not _may_repeat(failure, plan.repeat):
+    is_unreadable = failure.status is not None and 200 <= failure.status < 300
+    retries_max = min(plan.retries_max, UNREADABLE_RETRIES_MAX if is_unreadable else math.inf)
+    if retries >= retries_max or not _may_repeat(failure, plan.repeat):
         return None
     asked_s = retry_after_s(failure.headers, wall_s=wall_s)
     if asked_s is not None and asked_s > RETRY_AFTER_S_MAX:
@@ -134,7 +139,7 @@ def _may_repeat(failure: Failure, repeat: Repeat) -> bool:
     if failure.status == 429:
         # Source: docs/api-notes.md, Errors: without a time to come back, a person must act.
         return "retry-after" in failure.headers or "retry-after-ms" in failure.headers
-    return failure.status in {408, 409} or failure.status >= 500
+    return failure.status in {408, 409} or failure.status >= 500 or failure.status < 300
 
 
 def _number(text: str | None) -> float | None:

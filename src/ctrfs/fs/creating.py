@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from ctrfs.api.models import ContainerRequest
-from ctrfs.errors import EntryExistsError, NameTooLongError, NotPermittedError
+import logging
+from collections.abc import Collection
+from typing import Final
+
+import trio
+
+from ctrfs.api.models import Container, ContainerId, ContainerRequest
+from ctrfs.errors import (
+    EntryExistsError,
+    NameTooLongError,
+    NotPermittedError,
+    RemoteError,
+    RemoteUncertainError,
+)
 from ctrfs.fs.attributes import default_permissions
 from ctrfs.fs.parts import Parts, is_outside
 from ctrfs.tree.container_tree import CONTROL_NAME
@@ -25,6 +37,11 @@ from ctrfs.tree.nodes import (
 
 # A file manager that cannot make its trash folder offers to delete for good instead.
 TRASH_NAME = b".Trash"
+# Before each look for a container whose creation was not answered: listings may lag, and the
+# whole must stay well within the deadline of a request.
+LOOK_PAUSES_S: Final = (0.0, 2.0, 5.0)
+
+log = logging.getLogger(__name__)
 
 
 class Creator:
@@ -51,10 +68,40 @@ class Creator:
             network_disabled=policy == "disabled",
             allowed_domains=tuple(policy.split()) if policy and policy != "disabled" else (),
         )
-        container = await self._parts.api.create_container(request)
+        known = frozenset(child.container.id for child in root.children.values())
+        try:
+            container = await self._parts.api.create_container(request)
+        except RemoteUncertainError as error:
+            container = await self._created_unseen(root, request.name, known, error)
         directory = self._parts.namespace.created_container(container, name)
         root.mtime_ns = self._parts.clock.wall_ns()
         return directory
+
+    async def _created_unseen(
+        self,
+        root: Root,
+        name: str,
+        known: Collection[ContainerId],
+        uncertain: RemoteUncertainError,
+    ) -> Container:
+        """Return the container whose creation has not been answered.
+
+        Raises:
+            RemoteUncertainError: It is not listed; the next look at the root asks anew.
+        """
+        try:
+            for pause_s in LOOK_PAUSES_S:
+                await trio.sleep(pause_s)
+                listing = await self._parts.api.list_containers(name=name)
+                for container in reversed(listing.items):  # newest first
+                    is_new = container.id not in known and not container.is_expired
+                    is_deleted = self._parts.namespace.is_removed(container.id)
+                    if container.name == name and is_new and not is_deleted:
+                        return container
+        except RemoteError as error:
+            log.info("cannot see whether the container %r was created: %s", name, error)
+        self._parts.namespace.suspect(root)
+        raise uncertain
 
     def create_folder(self, parent: Folder, name: bytes, permissions: int) -> Directory:
         """Make a folder that lasts on this machine, and on the service once a file is in it."""

@@ -94,7 +94,11 @@ class Application:
         if instead is not None:
             return instead
         response = await self._carry_out(operation, request)
-        instead = await _strike(fault, Moment.AFTER, request)
+        try:
+            instead = await _strike(fault, Moment.AFTER, request)
+        except BaseException:
+            response.close()
+            raise
         if instead is not None:
             response.close()
             return instead

@@ -182,6 +182,10 @@ class Namespace:
         self.tree.forget_container(directory)
         self.tree.take_changes()  # the kernel asked for it and knows
 
+    def is_removed(self, container_id: ContainerId) -> bool:
+        """Tell whether a container was deleted here, though listings may still have it."""
+        return self._own_containers.is_removed(container_id)
+
     def stored(self, file: File, remote: ContainerFile, *, digest: str) -> None:
         """Bind ``file`` to what the service has just stored for it; one step, same inode."""
         self.tree.bind(file, remote, digest=digest)

@@ -208,12 +208,24 @@ async def test_an_error_sent_with_status_200_is_an_error() -> None:
             await api.retrieve_file(CONTAINER, FILE)
 
 
-async def test_a_web_page_in_place_of_an_answer_is_a_protocol_error() -> None:
+async def test_a_web_page_in_place_of_an_answer_is_a_protocol_error_after_two_retries(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with client_of(answers(200, "<html>Please log in</html>")) as (api, service):
         with pytest.raises(errors.RemoteProtocolError, match="Please log in"):
             await api.list_files(CONTAINER)
 
-    assert len(service.sent) == 1
+    assert len(service.sent) == 3
+
+
+async def test_an_unreadable_confirmation_of_a_deletion_is_asked_for_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    replies = (answers(200, "<html>"), answers(404, '{"error":{"message":"Not found"}}'))
+    async with client_of(*replies) as (api, service):
+        await api.delete_file(CONTAINER, FILE)
+
+    assert len(service.sent) == 2
 
 
 async def test_an_unreadable_answer_to_an_upload_leaves_it_uncertain() -> None:
@@ -540,3 +552,65 @@ async def test_no_connections_at_all_are_a_configuration_error() -> None:
     with pytest.raises(errors.ConfigError):
         async with client_of(config=ApiConfig(connections_max=0)):
             raise AssertionError
+
+
+# Many failures
+
+
+async def test_a_call_survives_six_failures_in_a_row_within_its_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    replies = [answers(500) if n % 2 else fails(httpx.ReadError("reset")) for n in range(6)]
+    async with client_of(*replies, answers(200, FILE_ANSWER)) as (api, service):
+        file = await api.retrieve_file(CONTAINER, FILE)
+
+    assert file.id == FILE
+    assert len(service.sent) == 7
+    assert trio.current_time() == pytest.approx(0.5 + 1 + 2 + 4 + 8 + 8)
+
+
+async def test_an_answer_that_asks_for_a_pause_holds_up_the_other_calls_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    replies = (answers(503, retry_after_ms="7000"), answers(200, FILE_ANSWER))
+    async with client_of(*replies) as (api, service):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(api.retrieve_file, CONTAINER, FILE)
+            await trio.sleep(0.1)
+            nursery.start_soon(api.retrieve_file, CONTAINER, FILE)
+
+    assert [sent.at_s for sent in service.sent] == pytest.approx([0.0, 7.0, 7.0])
+
+
+async def test_a_call_that_cannot_wait_for_the_end_of_a_pause_fails_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with client_of(answers(429, retry_after="60")) as (api, service):
+        with pytest.raises(errors.RemoteBusyError):
+            await api.retrieve_file(CONTAINER, FILE)
+        with pytest.raises(errors.RemoteBusyError, match="another 60 s"):
+            await api.retrieve_file(CONTAINER, FILE)
+
+    assert trio.current_time() == 0.0
+    assert len(service.sent) == 1
+
+
+async def test_a_thousand_calls_of_which_one_answer_in_ten_fails_all_succeed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bad = [
+        answers(500),
+        answers(503),
+        fails(httpx.ReadError("reset")),
+        answers(503, retry_after="0.1"),
+    ]
+    replies = [
+        bad[n // 10 % 4] if n % 10 == 0 else answers(200, FILE_ANSWER, after_s=0.1)
+        for n in range(3000)
+    ]
+    async with client_of(*replies) as (api, service):
+        async with trio.open_nursery() as nursery:
+            for _ in range(1000):
+                nursery.start_soon(api.retrieve_file, CONTAINER, FILE)
+
+    assert 1100 <= len(service.sent) <= 1130
