@@ -87,9 +87,11 @@ def take_inventory(place: str | None = None) -> Inventory:
             kept.append(_kept_state(slot, records, mounts))
         except LocalDiskError as error:
             problems.append(str(error))
-    if place is not None:
-        return _only(place, Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=()), records)
-    return Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=tuple(problems))
+            continue
+        if damaged := kept[-1].contents.damaged_rows:
+            problems.append(f"{damaged} row(s) of {slot / 'state.db'} are damaged")
+    found = Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=tuple(problems))
+    return found if place is None else _only(place, found, records)
 
 
 def _known_mounts(records: Sequence[MountRecord]) -> Iterator[KnownMount]:
@@ -128,7 +130,7 @@ def _only(place: str, found: Inventory, records: Sequence[MountRecord]) -> Inven
     kept = [each for each in found.kept if each.path.parent in homes]
     if not mounts and not kept:
         raise CtrfsError(f"nothing is known of {place}; ctrfs status lists what is")
-    return Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=())
+    return Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=found.problems)
 
 
 def _homes_of_path(place: str, records: Sequence[MountRecord]) -> set[Path]:

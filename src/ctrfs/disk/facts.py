@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ctrfs.disk.database import StateDatabase, blob_from_text, text_from_blob
+
+SOURCE_FACT: Final = "source"
+"""SOURCE as it was mounted last: who reads a state directory learns whose it is."""
 
 
 class ServiceFacts:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 from urllib.parse import quote
 
 from ctrfs.disk.database import SCHEMA_VERSION, text_from_blob
+from ctrfs.disk.facts import SOURCE_FACT
 from ctrfs.disk.failures import error_from_os_error, error_from_sqlite_error
 from ctrfs.errors import LocalDiskError
 
-_SOURCE: Final = "source"
+T = TypeVar("T")
+
 # A mount holds a transaction for as long as the disk takes to sync.
 _BUSY_TIMEOUT_S: Final = 5.0
 _SPOOL_NAME: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -33,6 +35,7 @@ _DELETES: Final = (
     "SELECT container_id, file_id, {} AS stored_path FROM pending_delete ORDER BY 1, 2"
 )
 _MOVES: Final = "SELECT container_id, old_path, new_path FROM folder_move ORDER BY 1, 3"
+_SOURCE_FACT: Final = f"SELECT value FROM fact WHERE name = '{SOURCE_FACT}'"  # noqa: S608  # a constant
 _RMDIRS: Final = "SELECT container_id FROM pending_rmdir ORDER BY 1"
 _LOCAL: Final = """SELECT container_id, path, spool_name, size_bytes, mtime_ns, mode
     FROM local_file ORDER BY 1, 2"""
@@ -100,6 +103,8 @@ class SlotContents:
     rmdirs: tuple[str, ...] = ()
     """Ids of empty containers that are to go."""
     local_only: tuple[LocalOnlyFile, ...] = ()
+    damaged_rows: int = 0
+    """Rows that make no sense; what they name stays in the spool."""
 
     @property
     def waits_for_the_service(self) -> bool:
@@ -116,7 +121,8 @@ def read_slot(path: Path) -> SlotContents:
     """Return what the slot at ``path`` keeps now.
 
     Raises:
-        LocalDiskError: There is no such slot, it was written by a newer version, or is damaged.
+        LocalDiskError: There is no such slot, it was written by a newer version, or the
+                file is damaged.
     """
     database = path / "state.db"
     with _opened(database) as connection:
@@ -128,10 +134,7 @@ def read_slot(path: Path) -> SlotContents:
             )
         if version == 0:  # a mount is making it right now
             return SlotContents(source=None)
-        try:
-            return _contents(connection, path / "spool", has_versions=version >= _VERSIONS_SINCE)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise LocalDiskError(f"{database} is damaged: {error}") from error
+        return _Reader(connection, path / "spool").contents(has_versions=version >= _VERSIONS_SINCE)
 
 
 def open_spool_file(path: Path) -> BinaryIO:
@@ -173,56 +176,90 @@ def _opened(database: Path) -> Iterator[sqlite3.Connection]:
         raise error_from_sqlite_error(error, f"read {database}") from error
 
 
-def _contents(connection: sqlite3.Connection, spool: Path, *, has_versions: bool) -> SlotContents:
-    def rows(statement: str) -> list[sqlite3.Row]:
-        return connection.execute(statement).fetchall()
+class _Reader:
+    """Turns the rows of one database into what they mean, and counts those that mean nothing."""
 
-    sources = connection.execute("SELECT value FROM fact WHERE name = ?", (_SOURCE,)).fetchall()
-    return SlotContents(
-        source=text_from_blob(sources[0]["value"]) if sources else None,
-        unsent=tuple(_unsent_from(row, spool) for row in rows(_UNSENT)),
-        deletes=tuple(
-            PendingDelete(
-                container_id=text_from_blob(row["container_id"]),
-                file_id=text_from_blob(row["file_id"]),
-                stored_path=text_from_blob(row["stored_path"]),
-            )
-            for row in rows(_DELETES.format("stored_path" if has_versions else "x''"))
-        ),
-        folder_moves=tuple(
-            FolderMove(
-                container_id=text_from_blob(row["container_id"]),
-                old_path=row["old_path"],
-                new_path=row["new_path"],
-            )
-            for row in (rows(_MOVES) if has_versions else [])
-        ),
-        rmdirs=tuple(
-            text_from_blob(row["container_id"]) for row in (rows(_RMDIRS) if has_versions else [])
-        ),
-        local_only=tuple(
-            LocalOnlyFile(
-                container_id=text_from_blob(row["container_id"]),
-                path=row["path"],
-                spool_path=spool / row["spool_name"],
-                size_bytes=row["size_bytes"],
-            )
-            for row in rows(_LOCAL)
-        ),
+    def __init__(self, connection: sqlite3.Connection, spool: Path) -> None:
+        self._connection = connection
+        self._spool = spool
+        self._damaged_rows = 0
+
+    def contents(self, *, has_versions: bool) -> SlotContents:
+        """Return everything; ``has_versions`` is False for a database of version 1."""
+        sources = self._all(_SOURCE_FACT, lambda row: text_from_blob(row["value"]))
+        deletes = _DELETES.format("stored_path" if has_versions else "x''")
+        return SlotContents(
+            source=sources[0] if sources else None,
+            unsent=self._all(_UNSENT, lambda row: _unsent_from(row, self._spool)),
+            deletes=self._all(deletes, _delete_from),
+            folder_moves=self._all(_MOVES, _move_from) if has_versions else (),
+            rmdirs=self._all(_RMDIRS, _container_id) if has_versions else (),
+            local_only=self._all(_LOCAL, lambda row: _local_only_from(row, self._spool)),
+            damaged_rows=self._damaged_rows,
+        )
+
+    def _all(self, statement: str, convert: Callable[[sqlite3.Row], T]) -> tuple[T, ...]:
+        found: list[T] = []
+        for row in self._connection.execute(statement):
+            try:
+                found.append(convert(row))
+            except (ValueError, TypeError, AttributeError):  # SQLite holds any type in any column
+                self._damaged_rows += 1
+        return tuple(found)
+
+
+def _delete_from(row: sqlite3.Row) -> PendingDelete:
+    return PendingDelete(
+        container_id=_container_id(row),
+        file_id=text_from_blob(row["file_id"]),
+        stored_path=text_from_blob(row["stored_path"]),
     )
+
+
+def _move_from(row: sqlite3.Row) -> FolderMove:
+    return FolderMove(
+        container_id=_container_id(row),
+        old_path=_blob(row["old_path"]),
+        new_path=_blob(row["new_path"]),
+    )
+
+
+def _container_id(row: sqlite3.Row) -> str:
+    return text_from_blob(row["container_id"])
+
+
+def _local_only_from(row: sqlite3.Row, spool: Path) -> LocalOnlyFile:
+    return LocalOnlyFile(
+        container_id=_container_id(row),
+        path=_blob(row["path"]),
+        spool_path=spool / row["spool_name"],
+        size_bytes=_number(row["size_bytes"]),
+    )
+
+
+def _blob(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError("not bytes")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError("not a number")
+    return value
 
 
 def _unsent_from(row: sqlite3.Row, spool: Path) -> UnsentFile:
     return UnsentFile(
         id=text_from_blob(row["key"]),
-        container_id=text_from_blob(row["container_id"]),
+        container_id=_container_id(row),
         container_name=text_from_blob(row["container_name"]),
-        path=row["path"],
+        path=_blob(row["path"]),
         spool_path=spool / row["spool_name"],
-        size_bytes=row["size_bytes"],
-        digest=row["digest"],
+        size_bytes=_number(row["size_bytes"]),
+        digest=str(row["digest"]),
         mtime_ns=int(row["mtime_ns"]),
-        mode=row["mode"],
+        mode=None if row["mode"] is None else _number(row["mode"]),
         error=text_from_blob(row["error"]),
-        since_s=row["since_s"],
+        since_s=_number(row["since_s"]),
     )

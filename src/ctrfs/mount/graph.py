@@ -21,7 +21,7 @@ from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig, FileSystemConfig, TreeConfig
 from ctrfs.content.store import ContentStore
 from ctrfs.content.upload import Uploader
-from ctrfs.disk.facts import ServiceFacts
+from ctrfs.disk.facts import SOURCE_FACT, ServiceFacts
 from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
@@ -109,7 +109,9 @@ def build_floors(
     take_over_free_slots(state, clock=clock)
     local, journal = LocalEntries(state.database), Journal(state.database)
     overlay = Overlay(state.database)
-    naming = NamingRules(ServiceFacts(state.database), slash_mode=config.tree.slash_mode)
+    facts = ServiceFacts(state.database)
+    facts.set(SOURCE_FACT, config.source)
+    naming = NamingRules(facts, slash_mode=config.tree.slash_mode)
     spool = _swept_spool(state, config.content, local=local, journal=journal)
     store = ContentStore(api, clock, config.content, spool)
     tree = EntryTree(
