@@ -81,7 +81,10 @@ class ApiConfig:
     """Requests at once, at most; more only wait in the service's own queue."""
     requests_per_s_max: float | None = None
     """Requests a second on average; None for no limit but that of the answers."""
-    retries_max: int = 2  # the official clients' value
+    retries_max: int = 6
+    """Of what may be repeated, until the deadline of the call. The official clients' 2 would
+    fail one call in a thousand of a service that fails one in ten; the waits before 6 retries
+    are 24 s together."""
     json_bytes_max: int = 16 * MIB
     """A larger JSON answer is refused: 100 rows take some 30 KiB."""
     pages_max: int = 2000
