@@ -196,11 +196,18 @@ def _cursor(envelope: _ListBody) -> str | None:
     # The official clients page on with the id of the last row. ``last_id`` counts where there
     # is none: OpenRouter sends empty pages that have more behind them. What is left is an
     # earlier row, behind which the last ones come a second time.
-    named = envelope.last_id if isinstance(envelope.last_id, str) and envelope.last_id else None
+    named = _text(envelope.last_id)
+    if named is not None and not _is_sendable(named):
+        named = None
     if envelope.data and (last := _id_in(envelope.data[-1])) is not None:
         return last
     ids = (_id_in(row) for row in reversed(envelope.data))
     return named or next((id_ for id_ in ids if id_ is not None), None)
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether an address can hold ``text``: half a surrogate pair cannot be written in bytes."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _id_in(row: msgspec.Raw) -> str | None:

@@ -13,17 +13,21 @@ consistency of the file. Only what must not be lost in a power cut either asks f
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from ctrfs.disk.failures import error_from_os_error, error_from_sqlite_error
 from ctrfs.errors import LocalDiskError
 from ctrfs.failpoints import reached
 
+log = logging.getLogger(__name__)
+
+RowT = TypeVar("RowT")
 SqlValue: TypeAlias = int | str | bytes | None
 
 SCHEMA_VERSION: Final = 2
@@ -88,6 +92,19 @@ def text_from_blob(blob: bytes) -> str:
     return blob.decode("utf-8", "surrogatepass")
 
 
+def readable(rows: Iterable[sqlite3.Row], convert: Callable[[sqlite3.Row], RowT]) -> list[RowT]:
+    """Return the rows that can be understood; one that cannot must not hide the others."""
+    understood: list[RowT] = []
+    for row in rows:
+        try:
+            understood.append(convert(row))
+        except (LocalDiskError, ValueError, TypeError, AttributeError) as error:
+            log.error(  # noqa: TRY400  # a damaged disk is no bug of ours
+                "a row of the state cannot be read, and stays as it is: %s", error
+            )
+    return understood
+
+
 class StateDatabase:
     """Owner of the one connection to the state file.
 
@@ -121,6 +138,8 @@ class StateDatabase:
             self._connection.execute(statement, parameters)
         except sqlite3.Error as error:
             raise error_from_sqlite_error(error, f"write {self._path}") from error
+        except UnicodeDecodeError as error:  # of SQLite's complaint, which quotes what is damaged
+            raise LocalDiskError(f"cannot write {self._path}: it is damaged") from error
 
     def rows(self, statement: str, parameters: Sequence[SqlValue] = ()) -> list[sqlite3.Row]:
         """Return all rows that a query gives."""
@@ -128,6 +147,8 @@ class StateDatabase:
             return self._connection.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
             raise error_from_sqlite_error(error, f"read {self._path}") from error
+        except UnicodeDecodeError as error:
+            raise LocalDiskError(f"cannot read {self._path}: it is damaged") from error
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:

@@ -14,19 +14,13 @@ docs/durability.md says what the next mount makes of each.
 from __future__ import annotations
 
 import json
-import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
-from ctrfs.disk.database import StateDatabase, blob_from_text, text_from_blob
+from ctrfs.disk.database import StateDatabase, blob_from_text, readable, text_from_blob
 from ctrfs.errors import LocalDiskError
-
-log = logging.getLogger(__name__)
-
-RowT = TypeVar("RowT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,12 +165,12 @@ class Journal:
     def rows(self) -> list[UnsentRow]:
         """Return all unsent files, those kept longest first; rows that make no sense are left."""
         rows = self._database.rows("SELECT * FROM unsent ORDER BY since_s, key")
-        return _readable(rows, _unsent_from_row)
+        return readable(rows, _unsent_from_row)
 
     def row(self, key: str) -> UnsentRow | None:
         """Return the unsent file of that key."""
         rows = self._database.rows("SELECT * FROM unsent WHERE key = ?", (blob_from_text(key),))
-        return next(iter(_readable(rows, _unsent_from_row)), None)
+        return next(iter(readable(rows, _unsent_from_row)), None)
 
     def spool_names(self) -> set[str]:
         """Return the names of all bytes that rows speak of, also of rows that make no sense."""
@@ -208,7 +202,7 @@ class Journal:
         rows = self._database.rows(
             "SELECT * FROM pending_delete ORDER BY container_id, file_id, created_at_s"
         )
-        return _readable(rows, _version_from_row)
+        return readable(rows, _version_from_row)
 
     def put_rmdir(self, container_id: str) -> None:
         """Remember that an empty container is to be deleted."""
@@ -228,7 +222,7 @@ class Journal:
     def rmdirs(self) -> list[str]:
         """Return the ids of all containers still to delete, if they are empty."""
         rows = self._database.rows("SELECT container_id FROM pending_rmdir ORDER BY container_id")
-        return [text_from_blob(row["container_id"]) for row in rows]
+        return readable(rows, lambda row: text_from_blob(row["container_id"]))
 
     # -- folders ---------------------------------------------------------------------------
 
@@ -258,7 +252,7 @@ class Journal:
     def folder_moves(self) -> list[FolderMoveRow]:
         """Return all folders whose renaming is not finished."""
         rows = self._database.rows("SELECT * FROM folder_move ORDER BY container_id, new_path")
-        return _readable(rows, _folder_move_from_row)
+        return readable(rows, _folder_move_from_row)
 
     # -- pieces ----------------------------------------------------------------------------
 
@@ -275,19 +269,6 @@ class Journal:
                 version.size_bytes,
             ),
         )
-
-
-def _readable(rows: Iterable[sqlite3.Row], convert: Callable[[sqlite3.Row], RowT]) -> list[RowT]:
-    """Return the rows that can be understood; one that cannot must not hide the others."""
-    understood: list[RowT] = []
-    for row in rows:
-        try:
-            understood.append(convert(row))
-        except (LocalDiskError, ValueError, TypeError, AttributeError) as error:
-            log.error(  # noqa: TRY400  # a damaged disk is no bug of ours
-                "a row of the journal cannot be read, and stays as it is: %s", error
-            )
-    return understood
 
 
 def _version_from_row(row: sqlite3.Row) -> StoredVersion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from ctrfs.disk.database import StateDatabase, blob_from_text, text_from_blob
+from ctrfs.disk.database import StateDatabase, blob_from_text, readable, text_from_blob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class LocalEntries:
             "SELECT * FROM local_file WHERE container_id = ? ORDER BY path",
             (blob_from_text(container_id),),
         )
-        return [_file_from_row(row) for row in rows]
+        return readable(rows, _file_from_row)
 
     def file(self, container_id: str, path: bytes) -> LocalFileRow | None:
         """Return the local file at ``path``."""
@@ -84,12 +84,17 @@ class LocalEntries:
             "SELECT * FROM local_file WHERE container_id = ? AND path = ?",
             (blob_from_text(container_id), path),
         )
-        return _file_from_row(rows[0]) if rows else None
+        return next(iter(readable(rows, _file_from_row)), None)
 
     def all_files(self) -> list[LocalFileRow]:
         """Return the local files of all containers."""
         rows = self._database.rows("SELECT * FROM local_file ORDER BY container_id, path")
-        return [_file_from_row(row) for row in rows]
+        return readable(rows, _file_from_row)
+
+    def spool_names(self) -> set[str]:
+        """Return where bytes lie that must be kept, those of rows too that cannot be read."""
+        rows = self._database.rows("SELECT spool_name FROM local_file")
+        return {name for row in rows if isinstance(name := row["spool_name"], str)}
 
     def put_file(self, row: LocalFileRow) -> None:
         """Remember a file, instead of what was remembered under its path."""
@@ -132,6 +137,8 @@ def _moved_path(path: bytes, old: bytes, new: bytes) -> bytes | None:
 
 
 def _file_from_row(row: sqlite3.Row) -> LocalFileRow:
+    if not (isinstance(row["path"], bytes) and isinstance(row["spool_name"], str)):
+        raise TypeError("a local file without path or bytes")
     return LocalFileRow(
         container_id=text_from_blob(row["container_id"]),
         path=row["path"],

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from ctrfs.disk.database import StateDatabase, blob_from_text, text_from_blob
+from ctrfs.disk.database import StateDatabase, blob_from_text, readable, text_from_blob
 
 # A row takes some 100 bytes: 20 MB in all. Files deleted elsewhere leave rows behind that no
 # one takes away, so without a cap the table would grow for ever.
@@ -46,7 +46,7 @@ class Overlay:
             "SELECT key, mtime_ns, mode FROM overlay WHERE container_id = ?",
             (blob_from_text(container_id),),
         )
-        return {text_from_blob(row["key"]): _row_from(row) for row in rows}
+        return dict(readable(rows, lambda row: (text_from_blob(row["key"]), _row_from(row))))
 
     def get(self, container_id: str, key: str) -> OverlayRow | None:
         """Return the row of one key."""
@@ -54,7 +54,7 @@ class Overlay:
             "SELECT key, mtime_ns, mode FROM overlay WHERE container_id = ? AND key = ?",
             (blob_from_text(container_id), blob_from_text(key)),
         )
-        return next((_row_from(row) for row in rows), None)
+        return next(iter(readable(rows, _row_from)), None)
 
     def put(self, container_id: str, key: str, row: OverlayRow) -> None:
         """Set the row of a key, whole."""

@@ -174,6 +174,8 @@ def _opened(database: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         raise error_from_sqlite_error(error, f"read {database}") from error
+    except UnicodeDecodeError as error:  # of SQLite's complaint, which quotes what is damaged
+        raise LocalDiskError(f"cannot read {database}: it is damaged") from error
 
 
 class _Reader:

@@ -105,7 +105,7 @@ def _insert(database: StateDatabase, table: str, row: tuple[SqlValue, ...]) -> N
 
 def _link(source: Path, target: Path, name: object) -> bool:
     """Give the bytes ``name`` a second place; tell whether they are there."""
-    if not isinstance(name, str) or "/" in name:
+    if not isinstance(name, str) or "/" in name or "\0" in name:
         return False
     with suppress(FileExistsError):
         try:

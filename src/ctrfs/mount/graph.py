@@ -167,7 +167,7 @@ def _swept_spool(
 ) -> SpoolDirectory:
     """Return the spool with nothing in it but what earlier mounts have left on purpose."""
     spool = SpoolDirectory(state.spool_path, bytes_max=config.spool_bytes_max)
-    kept = journal.spool_names() | {row.spool_name for row in local.all_files()}
+    kept = journal.spool_names() | local.spool_names()
     swept = spool.sweep(kept)
     if swept:
         log.info("removed %d local copies that an earlier mount had left", swept)

@@ -240,3 +240,12 @@ def test_containers_are_listed_like_files() -> None:
     assert [container.name for container in page.items] == ["analysis"]
     assert len(page.rejected) == 1
     assert page.cursor == "cntr_1"
+
+
+def test_half_a_surrogate_pair_is_no_cursor() -> None:
+    """No address can hold it: paging on would fail for no reason that a reader could see."""
+    page = DECODER.file_page(
+        b'{"data":[],"has_more":true,"last_id":"\\ud800"}', CONTAINER, limit=100
+    )
+
+    assert page.cursor is None
