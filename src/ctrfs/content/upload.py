@@ -76,7 +76,7 @@ class Uploader:
         stored_name: str,
         outgoing: Outgoing,
         is_known: IsKnown,
-        look_first: bool = False,
+        look_first_s: float | None = None,
     ) -> ContainerFile:
         """Store the bytes of ``outgoing`` as a new file, and return the service's facts of it.
 
@@ -90,29 +90,59 @@ class Uploader:
             outgoing: The bytes.
             is_known: Whether an id is of a file that was there before: never taken for ours.
                 Must go on to mean what was there when this was called.
-            look_first: The upload may have been made by an earlier mount: nothing is sent
-                before the listing has been searched for it.
+            look_first_s: If the upload may have been made by an earlier mount: nothing is sent
+                before the listing has been searched for it, for so many seconds.
 
         Raises:
             RemoteUncertainError: The file may exist; looking for it failed, or it was not
                 found and sending again fared no better.
             RemoteProtocolError: The service says that it stored another number of bytes.
-            RemoteError: The service refused, or what ``look_first`` asks for failed.
+            RemoteError: The service refused, or what ``look_first_s`` asks for failed.
         """
         upload = _Upload(container_id, stored_name, outgoing.digest)
         timeout_s = min(self._config.transfer_timeout_s, deadlines.remaining_s())
         with trio.move_on_after(timeout_s):
-            return await self._send(upload, outgoing, is_known, look_first=look_first)
+            return await self._send(upload, outgoing, is_known, look_first_s=look_first_s)
         raise RemoteUncertainError(f"the upload did not get through within {timeout_s:g} s")
 
+    async def find(
+        self,
+        container_id: ContainerId,
+        *,
+        stored_name: str,
+        digest: str,
+        is_known: IsKnown,
+        for_s: float = 0.0,
+    ) -> ContainerFile | None:
+        """Return what an upload has made whose outcome is open; None if it is not there.
+
+        Args:
+            container_id: Where it was to be.
+            stored_name: The name that was asked for.
+            digest: blake2b of the bytes.
+            is_known: As for ``send``.
+            for_s: How long to go on looking: listings may lag behind uploads.
+
+        Raises:
+            RemoteError: The listing could not be had.
+        """
+        upload = _Upload(container_id, stored_name, digest)
+        return await self._look(upload, None, self._doubts.get(upload, is_known), for_s=for_s)
+
     async def _send(
-        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown, *, look_first: bool
+        self,
+        upload: _Upload,
+        outgoing: Outgoing,
+        is_known: IsKnown,
+        *,
+        look_first_s: float | None,
     ) -> ContainerFile:
         found: ContainerFile | None = None
+        size = outgoing.size_bytes
         if upload in self._doubts:
-            found = await self._look(upload, outgoing, self._doubts[upload], for_s=LISTING_LAG_S)
-        elif look_first:
-            found = await self._look(upload, outgoing, is_known, for_s=0.0)
+            found = await self._look(upload, size, self._doubts[upload], for_s=LISTING_LAG_S)
+        elif look_first_s is not None:
+            found = await self._look(upload, size, is_known, for_s=look_first_s)
         sends = 0
         while found is None:
             try:
@@ -122,7 +152,7 @@ class Uploader:
             sends += 1
             is_known = self._doubts[upload]
             try:
-                found = await self._look(upload, outgoing, is_known, for_s=LISTING_LAG_S)
+                found = await self._look(upload, size, is_known, for_s=LISTING_LAG_S)
             except (RemoteNotFoundError, ContainerExpiredError):
                 raise  # with the container the upload is gone, too
             except RemoteError as error:
@@ -159,7 +189,7 @@ class Uploader:
             del self._doubts[next(iter(self._doubts))]
 
     async def _look(
-        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown, *, for_s: float
+        self, upload: _Upload, size_bytes: int | None, is_known: IsKnown, *, for_s: float
     ) -> ContainerFile | None:
         """Return the file that an upload has made; None if it is not listed ``for_s`` later.
 
@@ -172,7 +202,7 @@ class Uploader:
             await trio.sleep(pause_s)
             passed_s += pause_s
             try:
-                found = await self._listed(upload, outgoing, is_known)
+                found = await self._listed(upload, size_bytes, is_known)
             except (RemoteNotFoundError, ContainerExpiredError, RemoteStalledError):
                 raise  # a service that says nothing for so long will not in a moment either
             except RemoteError as error:
@@ -185,13 +215,15 @@ class Uploader:
         raise failure
 
     async def _listed(
-        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown
+        self, upload: _Upload, size_bytes: int | None, is_known: IsKnown
     ) -> ContainerFile | None:
         listing = await self._api.list_files(upload.container_id)
         with_digest = paths_with_digest(upload.stored_name, upload.digest)
         without_digest = paths_without_digest(upload.stored_name)
         for file in reversed(listing.items):  # newest first
-            if is_known(file.id) or file.size_bytes not in {None, outgoing.size_bytes}:
+            if is_known(file.id):
+                continue
+            if None not in {size_bytes, file.size_bytes} and file.size_bytes != size_bytes:
                 continue
             if file.path in with_digest:
                 return file

@@ -7,6 +7,7 @@ import logging
 import trio
 
 from ctrfs.errors import CtrfsError
+from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.nodes import File, InodeNumber
@@ -17,8 +18,9 @@ log = logging.getLogger(__name__)
 class Drainer:
     """Sends what is left once nobody can write any more."""
 
-    def __init__(self, parts: Parts, saver: Saver) -> None:
+    def __init__(self, parts: Parts, *, saver: Saver, deleter: Deleter) -> None:
         self._parts = parts
+        self._deleter = deleter
         self._saver = saver
 
     def unsent_count(self) -> int:
@@ -34,7 +36,7 @@ class Drainer:
             store = self._parts.store
             for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
                 nursery.start_soon(self._drain_one, inode)
-        await self._saver.retry_deletes()
+        await self._deleter.retry()
         return self.unsent_count()
 
     async def record_unsent(self) -> None:

@@ -1,7 +1,7 @@
 """The file system: every operation of the kernel in our own words.
 
 Owns no state. It decides the order of things; the namespace knows what exists, the content
-store has the bytes, and ``Saver``, ``Remover``, ``Mover`` and ``Creator`` carry out changes.
+store has the bytes, and the ``Workers`` carry out changes.
 Called by ``fuse.operations`` and, in process, by tests.
 """
 
@@ -32,11 +32,9 @@ from ctrfs.fs.attributes import (
     capacity,
 )
 from ctrfs.fs.control import CONTROL_INODE, ControlDirectory
-from ctrfs.fs.creating import Creator, check_name
+from ctrfs.fs.creating import check_name
 from ctrfs.fs.describing import Describer
 from ctrfs.fs.directories import DirectoryReader
-from ctrfs.fs.discarding import Discarder
-from ctrfs.fs.draining import Drainer
 from ctrfs.fs.extended_attributes import ExtendedAttributes
 from ctrfs.fs.files import Files
 from ctrfs.fs.handles import (
@@ -44,15 +42,9 @@ from ctrfs.fs.handles import (
     HandleNumber,
     OpenedFile,
 )
-from ctrfs.fs.holding import Holder
-from ctrfs.fs.moving import Mover, check_rename
-from ctrfs.fs.moving_folders import FolderMover
+from ctrfs.fs.moving import check_rename
 from ctrfs.fs.parts import Parts
-from ctrfs.fs.recording import Recorder
-from ctrfs.fs.removing import Remover
-from ctrfs.fs.restoring import Finisher, Restorer
-from ctrfs.fs.retrying import BackgroundRetries
-from ctrfs.fs.saving import Saver
+from ctrfs.fs.workers import Workers
 from ctrfs.tree.container_tree import CONTROL_NAME
 from ctrfs.tree.nodes import (
     ROOT_INODE,
@@ -102,30 +94,25 @@ class FileSystem:
         self._control = control
         self.describer = Describer(parts)
         self._reader = DirectoryReader(parts, control, attributes_of=self._attributes)
-        self._recorder = recorder = Recorder(parts)
-        self._saver = Saver(parts, recorder)
-        self._remover = Remover(parts, self._saver, recorder)
-        holder = Holder(parts)
-        self._mover = Mover(parts, self._saver, self._remover, holder, recorder)
-        self._folder_mover = FolderMover(parts, self._saver, holder, recorder)
-        self._creator = Creator(parts)
+        workers = Workers.build(parts)
+        self._recorder = workers.recorder
+        self._saver = workers.saver
+        self._remover = workers.remover
+        self._mover = workers.mover
+        self._folder_mover = workers.folder_mover
+        self._creator = workers.creator
+        self._drainer = workers.drainer
         self._files = Files(
             parts,
-            self._saver,
-            holder,
-            recorder=recorder,
+            workers.saver,
+            workers.holder,
+            recorder=workers.recorder,
             on_pages_stale=on_pages_stale,
             holds_open=holds_open,
         )
-        self._extended = ExtendedAttributes(parts, Discarder(parts, self._remover))
-        self._drainer = Drainer(parts, self._saver)
-        finisher = Finisher(
-            parts, recorder=recorder, mover=self._mover, remover=self._remover, holder=holder
-        )
-        self.retries = BackgroundRetries(
-            parts, saver=self._saver, recorder=recorder, finisher=finisher
-        )
-        self.restorer = Restorer(parts, on_restored=self.retries.begin)
+        self._extended = ExtendedAttributes(parts, workers.discarder)
+        self.retries = workers.retries
+        self.restorer = workers.restorer
 
     # -- names and attributes --------------------------------------------------------------
 

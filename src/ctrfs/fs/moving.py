@@ -24,6 +24,7 @@ from ctrfs.errors import (
     RemoteNotFoundError,
 )
 from ctrfs.failpoints import reached
+from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, replaced_by
@@ -49,13 +50,21 @@ class Mover:
     """Rename; the caller holds the locks of both directories."""
 
     def __init__(
-        self, parts: Parts, saver: Saver, remover: Remover, holder: Holder, recorder: Recorder
+        self,
+        parts: Parts,
+        *,
+        saver: Saver,
+        remover: Remover,
+        holder: Holder,
+        recorder: Recorder,
+        deleter: Deleter,
     ) -> None:
-        self._recorder = recorder
         self._parts = parts
         self._saver = saver
         self._remover = remover
         self._holder = holder
+        self._recorder = recorder
+        self._deleter = deleter
 
     async def move_file(
         self, file: File, parent: Folder, name: bytes, *, target: File | Directory | None
@@ -165,7 +174,7 @@ class Mover:
             self._forget_local(old_owner, local_path)
             if target is not None:
                 self._remover.forget_bytes(target)  # its record has just become ours
-            await self._saver.delete_all(gone)
+            await self._deleter.delete_all(gone)
 
     def _can_wait(self, file: File, parent: Folder) -> bool:
         """Tell whether a flush is sure to come that will store the file under its new name."""
@@ -200,6 +209,7 @@ class Mover:
         async with self._holder.held(file) as open_file:
             await self._holder.complete(file, open_file)
             async with open_file.sending() as outgoing:
+                await self._saver.doubts.settle(file)
                 async with self._intended(file, open_file, outgoing, place(), target):
                     stored = await self._saver.upload_to(place, outgoing, file=file)
                 reached("rename.stored")
@@ -225,7 +235,7 @@ class Mover:
         if old is not None and old_owner is not file.owner:
             with self._parts.spared():
                 self._parts.overlay.drop(old_owner.container.id, old.id)
-        await self._saver.delete_all(gone)
+        await self._deleter.delete_all(gone)
         reached("rename.settled")
 
     @asynccontextmanager

@@ -22,6 +22,7 @@ from ctrfs.errors import (
     UnsupportedRenameError,
 )
 from ctrfs.failpoints import reached
+from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, version_of
@@ -57,8 +58,11 @@ class _Copy:
 class FolderMover:
     """Rename of folders; the caller holds the locks of both directories."""
 
-    def __init__(self, parts: Parts, saver: Saver, holder: Holder, recorder: Recorder) -> None:
+    def __init__(
+        self, parts: Parts, *, saver: Saver, holder: Holder, recorder: Recorder, deleter: Deleter
+    ) -> None:
         self._recorder = recorder
+        self._deleter = deleter
         self._parts = parts
         self._saver = saver
         self._holder = holder
@@ -270,4 +274,4 @@ class FolderMover:
 
     async def _delete_at_once(self, rows: Sequence[ContainerFile]) -> None:
         for start in range(0, len(rows), FILES_AT_ONCE):
-            await self._saver.delete_all(rows[start : start + FILES_AT_ONCE])
+            await self._deleter.delete_all(rows[start : start + FILES_AT_ONCE])

@@ -104,7 +104,6 @@ class Recorder:
     def changed(self, file: File, open_file: OpenFile) -> None:
         """Say that recorded bytes are about to be changed; only the first change costs anything."""
         if file.journal_key is not None and open_file.state is not FileState.DIRTY:
-            file.may_be_stored = False
             with self._parts.spared():
                 self.journal.note_changed(file.journal_key)
 
@@ -121,7 +120,8 @@ class Recorder:
             self.journal.settle(*keys, deletes=versions)
         for file in files:
             file.journal_key = None
-            file.may_be_stored = False
+            file.is_restored = False
+            file.doubt = None
 
     def deleted(self, row: ContainerFile) -> None:
         """Say that a deletion is done, or not wanted any more."""

@@ -17,6 +17,8 @@ from ctrfs.errors import (
     StaleHandleError,
 )
 from ctrfs.failpoints import reached
+from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.doubts import Doubts
 from ctrfs.fs.parts import Parts, identity_of_remote
 from ctrfs.fs.recording import Recorder, replaced_by
 from ctrfs.fs.saving import Saver
@@ -32,10 +34,20 @@ from ctrfs.tree.nodes import (
 class Remover:
     """Unlink and rmdir; the caller holds the lock of the directory."""
 
-    def __init__(self, parts: Parts, saver: Saver, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        saver: Saver,
+        recorder: Recorder,
+        deleter: Deleter,
+        doubts: Doubts,
+    ) -> None:
         self._parts = parts
         self._saver = saver
         self._recorder = recorder
+        self._deleter = deleter
+        self._doubts = doubts
 
     async def remove_file(self, file: File) -> None:
         """Take a file's name away and delete it on the service.
@@ -134,6 +146,8 @@ class Remover:
         owner, remote = file.owner, file.remote
         if file.is_local_only:
             self._parts.local.remove_file(owner.container.id, b"/".join(path_in_container(file)))
+        with suppress(StaleHandleError):
+            await self._doubts.settle(file)
         rows = replaced_by(file)
         for row in rows:
             self._parts.namespace.hide(owner, row)
@@ -150,7 +164,7 @@ class Remover:
             with self._parts.spared():
                 self._parts.overlay.drop(owner.container.id, remote.id)
         self._parts.touch(parent)
-        await self._saver.delete_all(file.replaces)
+        await self._deleter.delete_all(file.replaces)
         reached("unlink.settled")
 
     async def _delete_or_take_back(

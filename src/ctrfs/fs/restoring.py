@@ -20,12 +20,13 @@ from ctrfs.errors import (
     RemoteNotFoundError,
 )
 from ctrfs.failpoints import reached
+from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.moving import Mover
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, remote_of, version_of
 from ctrfs.fs.removing import Remover
-from ctrfs.tree.nodes import ContainerDirectory, Directory, File
+from ctrfs.tree.nodes import ContainerDirectory, Directory, Doubt, File
 from ctrfs.units import MIB
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ class Restorer:
         file.mtime_ns, file.mode = row.mtime_ns, row.mode
         file.replaces = tuple(remote_of(version) for version in row.replaces)
         file.journal_key = row.key
-        file.may_be_stored = True
+        file.is_restored = True
+        if row.digest:
+            file.doubt = Doubt(names, row.digest, row.since_s)
         for replaced in file.replaces:
             if replaced.container_id == directory.container.id:
                 self._parts.namespace.hide(directory, replaced)
@@ -103,12 +106,14 @@ class Finisher:
         parts: Parts,
         *,
         recorder: Recorder,
+        deleter: Deleter,
         mover: Mover,
         remover: Remover,
         holder: Holder,
     ) -> None:
         self._parts = parts
         self._recorder = recorder
+        self._deleter = deleter
         self._mover = mover
         self._remover = remover
         self._holder = holder
@@ -123,14 +128,13 @@ class Finisher:
         """Do what can be done now."""
         for move in list(self._moves):
             try:
-                is_done = await self._finish_move(move)
+                await self._finish_move(move)
             except CtrfsError as error:
                 log.info("the renaming of %r is not finished yet: %s", move.old_path, error)
                 continue
-            if is_done:
-                self._moves.remove(move)
-                with self._parts.spared():
-                    self._parts.journal.remove_folder_move(move.container_id, move.new_path)
+            self._moves.remove(move)
+            with self._parts.spared():
+                self._parts.journal.remove_folder_move(move.container_id, move.new_path)
         for container_id in list(self._recorder.overdue_rmdirs):
             try:
                 async with self._parts.directory_locks.hold(self._parts.tree.root.inode):
@@ -146,18 +150,16 @@ class Finisher:
                 await self._parts.api.delete_container(container_id)
         self._recorder.container_deleted(container_id)
 
-    async def _finish_move(self, move: FolderMoveRow) -> bool:
-        """Store again what is still at its old place; tell whether the container is there."""
-        owner = self._parts.tree.container(ContainerId(move.container_id))
+    async def _finish_move(self, move: FolderMoveRow) -> None:
+        """Store again what is still at its old place."""
+        owner = await self._deleter.listed(ContainerId(move.container_id))
         if owner is None:
-            return False
-        await self._parts.namespace.children(owner)
+            return
         for moving in move.files:
             await self._finish_file(owner, move, moving)
         old = self._folder(owner, move.old_path)
         if old is not None and not any(self._parts.tree.files_below(old)):
             await self._remove_folders(old)
-        return True
 
     async def _finish_file(
         self, owner: ContainerDirectory, move: FolderMoveRow, moving: MovingFile

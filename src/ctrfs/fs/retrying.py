@@ -22,6 +22,7 @@ from ctrfs.errors import (
     RemoteTooLargeError,
     StaleHandleError,
 )
+from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder
 from ctrfs.fs.restoring import Finisher
@@ -66,11 +67,18 @@ class BackgroundRetries:
     """
 
     def __init__(
-        self, parts: Parts, *, saver: Saver, recorder: Recorder, finisher: Finisher
+        self,
+        parts: Parts,
+        *,
+        saver: Saver,
+        recorder: Recorder,
+        deleter: Deleter,
+        finisher: Finisher,
     ) -> None:
         self._parts = parts
         self._saver = saver
         self._recorder = recorder
+        self._deleter = deleter
         self._finisher = finisher
         self._files: dict[InodeNumber, _Pace] = {}
         self._others: _Pace | None = None
@@ -137,7 +145,7 @@ class BackgroundRetries:
 
     async def _try_others(self, pace: _Pace) -> None:
         try:
-            await self._saver.retry_deletes()
+            await self._deleter.retry()
             await self._finisher.finish()
         except Exception:
             log.exception("what earlier requests have left is not finished: unexpected failure")

@@ -8,7 +8,7 @@ the old bytes or the new ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -21,27 +21,42 @@ from ctrfs.errors import (
     ContainerExpiredError,
     CtrfsError,
     LocalDiskError,
-    RemoteError,
     RemoteNotFoundError,
+    RemoteUncertainError,
     ShuttingDownError,
     StaleHandleError,
 )
 from ctrfs.failpoints import reached
+from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.doubts import Doubts
 from ctrfs.fs.failure_log import text_of
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, remote_of, replaced_by
 from ctrfs.tree.naming import Landing
-from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File, path_in_container
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    EntryPath,
+    File,
+    path_in_container,
+)
 
 log = logging.getLogger(__name__)
 
 
 class Saver:
-    """Sends what the service lacks."""
+    """Sends what the service lacks.
 
-    def __init__(self, parts: Parts, recorder: Recorder) -> None:
+    Attributes:
+        doubts: Settles what is open about earlier attempts.
+    """
+
+    def __init__(
+        self, parts: Parts, *, recorder: Recorder, deleter: Deleter, doubts: Doubts
+    ) -> None:
         self._parts = parts
         self._recorder = recorder
+        self._deleter = deleter
+        self.doubts = doubts
 
     async def save(self, file: File) -> None:
         """Return once the service (or, for local-only names, this disk) has the bytes.
@@ -156,62 +171,11 @@ class Saver:
         finally:
             # An id that was known before is a file of the user's that has the same bytes.
             if stored.id not in known and (placed is None or placed.id != stored.id):
-                await self._take_away(stored)
+                await self._deleter.take_away(stored)
         return placed
 
-    async def delete_all(self, rows: Iterable[ContainerFile]) -> None:
-        """Delete files that others have replaced and whose deletion is recorded.
-
-        They are hidden at once. Never raises for the service's sake: the new bytes are safe,
-        which is what was asked; what fails is tried again later.
-        """
-        todo = list(rows)
-        for row in todo:
-            owner = self._parts.tree.container(row.container_id)
-            if owner is not None:
-                self._parts.namespace.hide(owner, row)
-        async with trio.open_nursery() as nursery:
-            for row in todo:
-                nursery.start_soon(self.delete, row)
-
-    async def delete(self, row: ContainerFile) -> bool:
-        """Delete one replaced file; tell whether that is settled."""
-        try:
-            await self._parts.api.delete_file(row.container_id, row.id)
-        except (RemoteNotFoundError, ContainerExpiredError):
-            log.debug("replaced file %s was gone already", row.id)
-        except RemoteError as error:
-            log.warning("replaced file %s could not be deleted yet: %s", row.id, error)
-            self._recorder.not_deleted(row)
-            return False
-        reached("save.deleted")
-        owner = self._parts.tree.container(row.container_id)
-        if owner is not None:
-            self._parts.namespace.deleted(owner, row.id)
-        self._recorder.deleted(row)
-        return True
-
-    async def retry_deletes(self) -> None:
-        """Try once more to delete what has been replaced and could not be deleted.
-
-        An id that is shown again has been born again, with a version that nobody replaced.
-        """
-        for version in list(self._recorder.overdue):
-            row = remote_of(version)
-            owner = self._parts.tree.container(row.container_id)
-            if owner is None:
-                continue
-            try:
-                await self._parts.namespace.children(owner)
-            except CtrfsError as error:
-                log.info("what is to be deleted in %s waits: %s", row.container_id, error)
-                continue
-            if self._parts.namespace.is_hidden(owner, row.id):
-                await self.delete(row)
-            else:
-                self._recorder.deleted(row)
-
     async def _send(self, file: File, open_file: OpenFile) -> None:
+        digest = ""
         try:
             async with open_file.sending() as outgoing:
                 remote = file.remote
@@ -222,8 +186,10 @@ class Saver:
                         self._parts.keep_facts(file)
                     self._recorder.settle(file)
                     return
+                await self.doubts.settle(file, digest=outgoing.digest)
                 await self._recorder.intend(file, open_file, digest=outgoing.digest)
                 reached("save.intended")
+                digest = outgoing.digest
                 stored = await self.upload_to(
                     lambda: (file.owner, path_in_container(file)), outgoing, file=file
                 )
@@ -234,12 +200,15 @@ class Saver:
                 self._recorder.settle(file, deletes=replaced)
                 reached("save.bound")
         except CtrfsError as error:
+            if isinstance(error, RemoteUncertainError):
+                self.doubts.note(file, digest)
             await self._recorder.failed(file, open_file, error)
             raise
         except trio.Cancelled:
+            self.doubts.note(file, digest)
             self._recorder.on_failure()
             raise
-        await self.delete_all(replaced)
+        await self._deleter.delete_all(replaced)
         reached("save.settled")
 
     async def upload_to(
@@ -260,12 +229,7 @@ class Saver:
             if place() == (owner, path):
                 return stored
             if stored.id not in known:
-                await self._take_away(stored)
-
-    async def _take_away(self, stored: ContainerFile) -> None:
-        """Delete a file of ours that landed where it should not."""
-        self._recorder.settle(deletes=[stored])
-        await self.delete_all([stored])
+                await self._deleter.take_away(stored)
 
     def stored(self, file: File, stored: ContainerFile, *, digest: str) -> None:
         """Let ``file`` be what was stored; an id that was to be deleted is alive again."""
@@ -285,7 +249,7 @@ class Saver:
 
         def may_be_it(row: ContainerFile) -> bool:
             # What an earlier mount has left does not tell versions from overwritten files.
-            return row is old or (old is None and file.may_be_stored)
+            return row is old or file.is_restored
 
         replaced = [
             row
@@ -307,21 +271,20 @@ class Saver:
         self, owner: ContainerDirectory, name: str, outgoing: Outgoing, file: File | None
     ) -> ContainerFile:
         container_id = owner.container.id
-        may_be_stored = file is not None and file.may_be_stored
+        doubt = None if file is None else file.doubt
         # As of now: a listing that comes during the upload may have what it stores, and that
         # must be taken for ours. Of all ids only those count that could be mistaken for it.
-        # Where an earlier upload may have arrived, a listing may have brought it already; then
-        # only what another file of this machine was made from is surely not it.
         paths = lookalikes(name, outgoing.digest)
         shown = frozenset(
             file_id
             for file_id, other in owner.files.items()
-            if other.remote is not None
-            and other.remote.path in paths
-            and (not may_be_stored or (other is not file and other.is_claimed))
+            if other.remote is not None and other.remote.path in paths
         )
 
         def is_known(file_id: FileId) -> bool:
+            if file is not None and doubt is not None:
+                # An earlier upload may have arrived, and a listing may have brought it already.
+                return self.doubts.is_of_another(file, file_id)
             return file_id in shown or self._parts.namespace.is_hidden(owner, file_id)
 
         async def send() -> ContainerFile:
@@ -330,7 +293,7 @@ class Saver:
                 stored_name=name,
                 outgoing=outgoing,
                 is_known=is_known,
-                look_first=may_be_stored,
+                look_first_s=None if doubt is None else self.doubts.lag_s(doubt),
             )
 
         try:

@@ -6,6 +6,7 @@ modes and sizes, by ``fs``. Nothing here waits or sends.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, NewType, TypeAlias
 
 from ctrfs.api.models import Container, ContainerFile, FileId
@@ -67,6 +68,21 @@ class Directory:
         self.children: dict[bytes, Directory | File] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An upload whose outcome is open.
+
+    Attributes:
+        path: Where it was to show, in the file's container.
+        digest: blake2b of its bytes, 32 hex digits.
+        since_s: When it was begun at the earliest, in seconds since 1970.
+    """
+
+    path: EntryPath
+    digest: str
+    since_s: int
+
+
 class File:
     """A file: one version of the service's, or bytes of ours that are on their way there.
 
@@ -75,8 +91,8 @@ class File:
     """
 
     __slots__ = (
-        "digest", "former_path", "inode", "is_claimed", "is_local_only", "is_made_here",
-        "is_removed", "journal_key", "may_be_stored", "mode",
+        "digest", "doubt", "former_path", "inode", "is_claimed", "is_local_only", "is_made_here",
+        "is_removed", "is_restored", "journal_key", "mode",
         "mtime_ns", "name", "owner", "parent", "remote", "replaces", "shown_at", "size_bytes",
     )  # fmt: skip
 
@@ -107,8 +123,10 @@ class File:
         """What the user overwrote by renaming this file onto it: deleted after it is sent."""
         self.journal_key: str | None = None
         """Under which the journal has its unsent bytes; None while it has none."""
-        self.may_be_stored = False
-        """Whether an earlier mount may have uploaded its bytes, without this one's knowing."""
+        self.is_restored = False
+        """Has unsent bytes of an earlier mount: what they replace may have changed since."""
+        self.doubt: Doubt | None = None
+        """An upload of bytes of this file that may have been carried out unseen."""
         self.is_claimed = False
         """Has bytes of ours that the service lacks: no listing may take its name away."""
         self.is_local_only = False

@@ -61,14 +61,14 @@ async def send(
     *,
     uploader: Uploader | None = None,
     known: Container[FileId] = (FILE,),
-    look_first: bool = False,
+    look_first_s: float | None = None,
 ) -> ContainerFile:
     return await (uploader or Uploader(service)).send(
         CONTAINER,
         stored_name="plots/fig.png",
         outgoing=outgoing(),
         is_known=lambda file_id: file_id in known,
-        look_first=look_first,
+        look_first_s=look_first_s,
     )
 
 
@@ -208,7 +208,7 @@ async def test_an_upload_of_an_earlier_mount_is_looked_for_before_anything_is_se
     service = FakeService()
     service.listings = [Listing(items=(STORED,))]
 
-    assert (await send(service, look_first=True)).id == NEW
+    assert (await send(service, look_first_s=0.0)).id == NEW
     assert service.uploads == []
 
 
@@ -217,7 +217,7 @@ async def test_an_upload_that_no_earlier_mount_made_is_sent_after_one_look() -> 
     service.upload_answers = [STORED]
     service.listings = [NOTHING]
 
-    assert (await send(service, look_first=True)).id == NEW
+    assert (await send(service, look_first_s=0.0)).id == NEW
     assert (len(service.looks_at_s), len(service.uploads)) == (1, 1)
 
 
@@ -228,7 +228,7 @@ async def test_nothing_is_sent_while_it_cannot_be_seen_whether_an_earlier_mount_
     service.listings = [RemoteUnavailableError("no route")]
 
     with pytest.raises(RemoteUnavailableError, match="no route"):
-        await send(service, look_first=True)
+        await send(service, look_first_s=0.0)
     assert service.uploads == []
 
 

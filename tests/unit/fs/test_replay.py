@@ -436,3 +436,75 @@ async def test_an_upload_that_an_earlier_mount_has_made_is_not_made_again(
         await settled(mount)
     assert service.counters().get("create_file", 0) == 0
     assert stored(service, "work") == {"a.txt": b"new"}
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 3.0])
+@pytest.mark.parametrize("operation", ["remove", "rename", "change", "rename over"])
+async def test_an_upload_of_an_earlier_mount_is_seen_before_anything_else_is_done_to_the_file(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    operation: str,
+    lag_s: float,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.set_behaviour(list_lag_s=lag_s)
+    await crasher.run("save.stored", lambda mount: mount.write_file("work/a", b"new"))
+
+    async with mounted(service, state) as mount:
+        expected: dict[str, bytes | None] = {}
+        match operation:
+            case "remove":
+                await mount.unlink("work/a")
+            case "rename":
+                await mount.rename("work/a", "work/b")
+                expected = {"work/b": b"new"}
+            case "change":
+                await mount.write_file("work/a", b"newer")
+                expected = {"work/a": b"newer"}
+            case _:
+                await mount.write_file("work/b", b"other")
+                await mount.rename("work/b", "work/a")
+                expected = {"work/a": b"other"}
+        await settled(mount)
+        await trio.sleep(60)
+        assert await mount.walk("work") == expected
+    assert stored(service, "work") == {
+        path.removeprefix("work/"): content for path, content in expected.items()
+    }
+
+
+async def test_what_was_replaced_and_is_born_again_is_not_deleted(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """On a server that makes ids of names, an id may come to stand for another file."""
+    service.set_behaviour(hash_prefix=False, ids="path")
+    service.upload(work, "a.txt", b"a")
+    service.upload(work, "b.txt", b"b")
+    await crasher.run("rename.intended", lambda mount: mount.rename("work/a.txt", "work/b.txt"))
+    service.advance(5)
+    service.upload(work, "a.txt", b"born again")
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.walk("work") == {"work/a.txt": b"born again", "work/b.txt": b"a"}
+
+
+async def test_deletions_in_a_container_that_is_gone_are_forgotten(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.upload(work, "a.txt", b"a")
+    await crasher.run("unlink.intended", lambda mount: mount.unlink("work/a.txt"))
+    service.delete_container(work)
+
+    async with mounted(service, state) as mount:
+        await settled(mount)

@@ -1,0 +1,110 @@
+"""Deleting what others have replaced: recorded before, tried again until it is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+
+import trio
+
+from ctrfs.api.models import ContainerFile, ContainerId
+from ctrfs.errors import (
+    ContainerExpiredError,
+    CtrfsError,
+    NoSuchEntryError,
+    RemoteError,
+    RemoteNotFoundError,
+)
+from ctrfs.failpoints import reached
+from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder, remote_of, version_of
+from ctrfs.tree.nodes import ContainerDirectory
+
+log = logging.getLogger(__name__)
+
+
+class Deleter:
+    """Deletes stored files that the user has replaced, and that version of them only."""
+
+    def __init__(self, parts: Parts, recorder: Recorder) -> None:
+        self._parts = parts
+        self._recorder = recorder
+
+    async def delete_all(self, rows: Iterable[ContainerFile]) -> None:
+        """Delete files that others have replaced and whose deletion is recorded.
+
+        They are hidden at once. Never raises for the service's sake: the new bytes are safe,
+        which is what was asked; what fails is tried again later.
+        """
+        todo = list(rows)
+        for row in todo:
+            owner = self._parts.tree.container(row.container_id)
+            if owner is not None:
+                self._parts.namespace.hide(owner, row)
+        async with trio.open_nursery() as nursery:
+            for row in todo:
+                nursery.start_soon(self.delete, row)
+
+    async def delete(self, row: ContainerFile) -> bool:
+        """Delete one replaced file; tell whether that is settled."""
+        try:
+            await self._parts.api.delete_file(row.container_id, row.id)
+        except (RemoteNotFoundError, ContainerExpiredError):
+            log.debug("replaced file %s was gone already", row.id)
+        except RemoteError as error:
+            log.warning("replaced file %s could not be deleted yet: %s", row.id, error)
+            self._recorder.not_deleted(row)
+            return False
+        reached("save.deleted")
+        owner = self._parts.tree.container(row.container_id)
+        if owner is not None:
+            self._parts.namespace.deleted(owner, row.id)
+        self._recorder.deleted(row)
+        return True
+
+    async def retry(self) -> None:
+        """Try once more to delete what has been replaced and could not be deleted.
+
+        An id that is shown again has been born again, with a version that nobody replaced.
+        """
+        for version in list(self._recorder.overdue):
+            row = remote_of(version)
+            try:
+                owner = await self.listed(row.container_id)
+            except CtrfsError as error:
+                log.info("what is to be deleted in %s waits: %s", row.container_id, error)
+                continue
+            if owner is not None and self.is_unchanged(row):
+                self._parts.namespace.hide(owner, row)
+                if row.id in owner.files:
+                    self._parts.tree.take_name(owner.files[row.id])
+                await self.delete(row)
+            else:
+                self._recorder.deleted(row)
+
+    async def listed(self, container_id: ContainerId) -> ContainerDirectory | None:
+        """Return a container whose listing is fresh; None if it is gone for good.
+
+        Raises:
+            CtrfsError: That cannot be told, or the container is not shown here.
+        """
+        owner = self._parts.tree.container(container_id)
+        if owner is not None:
+            await self._parts.namespace.children(owner)
+            return owner
+        with suppress(RemoteNotFoundError, ContainerExpiredError):
+            if (await self._parts.api.retrieve_container(container_id)).is_alive:
+                raise NoSuchEntryError(f"container {container_id} is not shown")
+        return None
+
+    async def take_away(self, stored: ContainerFile) -> None:
+        """Delete a file of ours that landed where it should not."""
+        self._recorder.settle(deletes=[stored])
+        await self.delete_all([stored])
+
+    def is_unchanged(self, row: ContainerFile) -> bool:
+        """Tell whether a listing that has just come may have ``row``, hidden, or lacks its id."""
+        owner = self._parts.tree.container(row.container_id)
+        shown = None if owner is None else owner.files.get(row.id)
+        return shown is None or shown.remote is None or version_of(shown.remote) == version_of(row)

@@ -1,0 +1,87 @@
+"""Uploads whose outcome is open: what the service has made of them, learnt before going on.
+
+An answer can get lost, and a mount can end before it comes. Sending the same bytes again looks
+for them anyway (``content.upload``); this is for when something else is to happen to the file.
+"""
+
+from __future__ import annotations
+
+from ctrfs.api.models import FileId
+from ctrfs.content.upload import LISTING_LAG_S
+from ctrfs.errors import NoSuchEntryError, StaleHandleError
+from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.parts import Parts
+from ctrfs.tree.nodes import Doubt, File, path_in_container
+from ctrfs.units import NS_PER_S
+
+
+class Doubts:
+    """Settles what is open about files, each in its own ``doubt`` and ``is_restored``."""
+
+    def __init__(self, parts: Parts, deleter: Deleter) -> None:
+        self._parts = parts
+        self._deleter = deleter
+
+    async def settle(self, file: File, *, digest: str | None = None) -> None:
+        """Learn what the service has made of earlier attempts, before anything new is done.
+
+        A file that an upload of other bytes, or to another name, has left is added to what
+        this file replaces. What this file replaces and has changed since is taken away from it.
+
+        Args:
+            file: Which file; costs nothing unless there is something to learn.
+            digest: Of the bytes that are going to be sent to its present name, which will be
+                looked for anyway.
+
+        Raises:
+            RemoteError: The service did not list the container.
+            StaleHandleError: The container is gone.
+        """
+        if file.is_restored:
+            await self._drop_reborn(file)
+        doubt = file.doubt
+        if doubt is None or (doubt.path, doubt.digest) == (path_in_container(file), digest):
+            return
+        owner = file.owner
+        found = await self._parts.uploader.find(
+            owner.container.id,
+            stored_name=self._parts.naming.stored_name(doubt.path),
+            digest=doubt.digest,
+            is_known=lambda file_id: self.is_of_another(file, file_id),
+            for_s=self.lag_s(doubt),
+        )
+        file.doubt = None
+        if found is not None:
+            self._parts.tree.forget_double(owner, found, file)
+            self._parts.namespace.hide(owner, found)
+            file.replaces = (*file.replaces, found)
+
+    async def _drop_reborn(self, file: File) -> None:
+        """Let go of what has come to stand for something else since an earlier mount saw it."""
+        try:
+            await self._parts.namespace.children(file.owner)
+        except NoSuchEntryError as error:
+            raise StaleHandleError(str(error)) from error
+        file.replaces = tuple(
+            row
+            for row in file.replaces
+            if row.container_id != file.owner.container.id or self._deleter.is_unchanged(row)
+        )
+
+    def is_of_another(self, file: File, file_id: FileId) -> bool:
+        """Tell whether a stored file is to go, or is what another changed file was made from."""
+        shown = file.owner.files.get(file_id)
+        return self._parts.namespace.is_hidden(file.owner, file_id) or (
+            shown is not None and shown is not file and shown.is_claimed
+        )
+
+    def note(self, file: File, digest: str) -> None:
+        """Say that bytes of that digest may be on the service now; none if it is empty."""
+        if digest:
+            now_s = self._parts.clock.wall_ns() // NS_PER_S
+            file.doubt = Doubt(path_in_container(file), digest, now_s)
+
+    def lag_s(self, doubt: Doubt) -> float:
+        """Return how long a listing may still lack what the upload in doubt has made."""
+        age_s = self._parts.clock.wall_ns() // NS_PER_S - doubt.since_s
+        return LISTING_LAG_S if 0 <= age_s < LISTING_LAG_S else 0.0

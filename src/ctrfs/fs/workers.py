@@ -1,0 +1,71 @@
+"""Those who carry out changes, and how they know each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctrfs.fs.creating import Creator
+from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.discarding import Discarder
+from ctrfs.fs.doubts import Doubts
+from ctrfs.fs.draining import Drainer
+from ctrfs.fs.holding import Holder
+from ctrfs.fs.moving import Mover
+from ctrfs.fs.moving_folders import FolderMover
+from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder
+from ctrfs.fs.removing import Remover
+from ctrfs.fs.restoring import Finisher, Restorer
+from ctrfs.fs.retrying import BackgroundRetries
+from ctrfs.fs.saving import Saver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """One of each kind for a mount; holds them, decides nothing."""
+
+    recorder: Recorder
+    holder: Holder
+    saver: Saver
+    remover: Remover
+    mover: Mover
+    folder_mover: FolderMover
+    creator: Creator
+    discarder: Discarder
+    drainer: Drainer
+    retries: BackgroundRetries
+    restorer: Restorer
+
+    @classmethod
+    def build(cls, parts: Parts) -> Workers:
+        """Make all of them; reads the journal, sends nothing."""
+        recorder = Recorder(parts)
+        holder = Holder(parts)
+        deleter = Deleter(parts, recorder)
+        doubts = Doubts(parts, deleter)
+        saver = Saver(parts, recorder=recorder, deleter=deleter, doubts=doubts)
+        remover = Remover(parts, saver=saver, recorder=recorder, deleter=deleter, doubts=doubts)
+        mover = Mover(
+            parts, saver=saver, remover=remover, holder=holder, recorder=recorder, deleter=deleter
+        )
+        finisher = Finisher(
+            parts, recorder=recorder, deleter=deleter, mover=mover, remover=remover, holder=holder
+        )
+        retries = BackgroundRetries(
+            parts, saver=saver, recorder=recorder, deleter=deleter, finisher=finisher
+        )
+        return cls(
+            recorder=recorder,
+            holder=holder,
+            saver=saver,
+            remover=remover,
+            mover=mover,
+            folder_mover=FolderMover(
+                parts, saver=saver, holder=holder, recorder=recorder, deleter=deleter
+            ),
+            creator=Creator(parts),
+            discarder=Discarder(parts, remover),
+            drainer=Drainer(parts, saver=saver, deleter=deleter),
+            retries=retries,
+            restorer=Restorer(parts, on_restored=retries.begin),
+        )
