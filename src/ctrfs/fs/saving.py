@@ -248,8 +248,11 @@ class Saver:
         old = file.remote
 
         def may_be_it(row: ContainerFile) -> bool:
-            # What an earlier mount has left does not tell versions from overwritten files.
-            return row is old or file.is_restored
+            # What an earlier mount has left does not tell versions from overwritten files. But a
+            # version of the same bytes under the same name would not have been sent: where the
+            # path tells the bytes, it is that of a file that was overwritten with its like.
+            is_told = outgoing.digest in row.path
+            return row is old or (file.is_restored and not is_told)
 
         replaced = [
             row
