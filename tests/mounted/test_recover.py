@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.mounting import EXIT_UNSENT, MakeMount, Mount, fuse_mounts
 from tests.support.service import ServiceProcess
-from tests.support.trees import contents
+from tests.support.trees import contents, stored
 
 pytestmark = pytest.mark.mounted
 
@@ -208,3 +208,131 @@ def test_recover_goes_on_after_a_file_that_it_cannot_copy(
     assert ended.returncode == 1
     assert "work/a" in ended.stderr
     assert contents(tmp_path / "out") == {"work/b": b"kept"}
+
+
+def test_the_state_itself_says_which_source_it_belongs_to(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    leave_unsent(service, mount, report=b"precious")
+    mount.stop(may_leave_bytes=True)
+    for record in (mount.home / "state/ctrfs/mounts").glob("*.json"):
+        record.unlink()
+
+    assert status_of(mount, "openai:")["sources"][0]["source"] == "openai:"
+
+
+def test_recover_sends_to_another_container_and_settles_what_has_arrived(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    (mount.point / "work/plots").mkdir(parents=True)
+    leave_unsent(service, mount, **{"plots/a.png": b"a", "b.txt": b"b", "damaged": b"good"})
+    mount.stop(may_leave_bytes=True)
+    service.clear_faults()
+    (local,) = [str(row["local"]) for row in unsent_rows(mount) if row["path"] == "damaged"]
+    Path(local).write_bytes(b"evil")
+    service.create_container("rescue")
+
+    ended = mount.run("recover", "openai:", "--send", "rescue")
+
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("ctrfs: work/damaged: its bytes are not those that were saved")
+    assert sorted(ended.stdout.splitlines()) == ["work/b.txt", "work/plots/a.png"]
+    assert stored(service, "rescue") == {"plots/a.png": b"a", "b.txt": b"b"}
+    assert [row["path"] for row in unsent_rows(mount)] == ["damaged"]
+    assert len(list((mount.home / "state").rglob("spool/*"))) == 1
+
+
+def test_recover_to_the_files_own_container_replaces_the_old_version(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    (mount.point / "work").mkdir()
+    (mount.point / "work/report").write_bytes(b"old")
+    leave_unsent(service, mount, report=b"new")
+    mount.stop(may_leave_bytes=True)
+    service.clear_faults()
+
+    ended = mount.run("recover", "--send", "work")
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    mount.start()
+    assert contents(mount.point) == {"work/report": b"new"}
+    mount.stop()
+    assert stored(service, "work") == {"report": b"new"}
+
+
+def test_recover_sends_nothing_while_the_source_is_mounted(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    leave_unsent(service, mount, report=b"precious")
+
+    ended = mount.run("recover", "--send", "work")
+
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert f"is mounted at {mount.point}" in line
+    assert "unmount first" in line
+
+
+def test_recover_sends_nothing_to_another_server(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    leave_unsent(service, mount, report=b"precious")
+    mount.stop(may_leave_bytes=True)
+    service.clear_faults()
+    mount.environment["OPENAI_PROJECT_ID"] = "proj_other"
+
+    ended = mount.run("recover", "--send", "work")
+
+    assert ended.returncode == 1
+    assert "another server, organization or project" in ended.stderr
+    assert stored(service, "work") == {}
+
+
+def test_recover_forgets_what_it_is_told_to(service: ServiceProcess, make_mount: MakeMount) -> None:
+    mount = make_mount(service)
+    leave_unsent(service, mount, a=b"a", b=b"b")
+    mount.stop(may_leave_bytes=True)
+    rows = {row["path"]: row for row in unsent_rows(mount)}
+
+    unsure = mount.run("recover", "--discard", str(rows["a"]["id"]))
+    unknown = mount.run("recover", "--discard", "nothing", "--yes")
+    ended = mount.run("recover", "--discard", str(rows["a"]["id"]), "--yes")
+
+    assert (unsure.returncode, unknown.returncode) == (1, 1)
+    assert "needs --yes" in unsure.stderr
+    assert "no unsent file has the id nothing" in unknown.stderr
+    assert (ended.returncode, ended.stdout) == (0, "forgotten: work/a\n")
+    assert [row["path"] for row in unsent_rows(mount)] == ["b"]
+    assert not Path(str(rows["a"]["local"])).exists()
+    assert Path(str(rows["b"]["local"])).read_bytes() == b"b"
+
+
+def test_recover_has_a_live_mount_forget(service: ServiceProcess, make_mount: MakeMount) -> None:
+    mount = make_mount(service)
+    (mount.point / "work").mkdir()
+    (mount.point / "work/report").write_bytes(b"old")
+    leave_unsent(service, mount, report=b"new", other=b"x")
+
+    ended = mount.run("recover", mount.point, "--discard", "all", "--yes")
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert unsent_rows(mount) == []
+    assert contents(mount.point) == {"work/report": b"old"}
+    service.clear_faults()
+    mount.stop()
+    assert stored(service, "work") == {"report": b"old"}
+
+
+def test_one_action_at_a_time(service: ServiceProcess, make_mount: MakeMount) -> None:
+    mount = make_mount(service)
+
+    ended = mount.run("recover", "--list", "--to", mount.home)
+
+    assert ended.returncode == 1
+    assert "at a time" in ended.stderr

@@ -79,7 +79,7 @@ class _Sender:
 
     async def send(self, file: Path, name: str) -> None:
         path = tuple(part.encode("utf-8", "surrogateescape") for part in name.split("/"))
-        size_bytes, digest = await trio.to_thread.run_sync(_size_and_digest, file)
+        size_bytes, digest = await trio.to_thread.run_sync(size_and_digest, file)
         body = UploadBody(size_bytes=size_bytes, open=lambda: self._sent(file, size_bytes))
         if await self._send_once(file, path, digest, body) is Landing.MISPLACED:
             await self._send_once(file, path, digest, body)
@@ -105,7 +105,8 @@ class _Sender:
             self._advance(len(piece))
 
 
-def _size_and_digest(file: Path) -> tuple[int, str]:
+def size_and_digest(file: Path) -> tuple[int, str]:
+    """Return how many bytes ``file`` has now, and their digest; waits for the disk."""
     # What is there now is what is sent, though the file, a log perhaps, grows meanwhile.
     size_bytes = file.stat().st_size
     hasher = new_hasher()

@@ -1,4 +1,4 @@
-"""Asking a mount, from outside, to look at the service again."""
+"""What a mount is asked from outside: to look at the service again, to give up unsent bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 from ctrfs.errors import MountError
 from ctrfs.mount.mountinfo import current_mounts
 
-_ATTRIBUTE: Final = "user.ctrfs.refresh"
+_REFRESH: Final = "user.ctrfs.refresh"
+_DISCARD: Final = "user.ctrfs.discard"
 _NOT_OURS: Final = "not in a mount of ctrfs"
 _REASONS: Final = {
     errno.EOPNOTSUPP: _NOT_OURS,
@@ -28,10 +29,24 @@ def refresh_path(path: str) -> None:
         # Other file systems would keep the attribute as one of the user's own.
         if not _is_ours(os.lstat(path).st_dev):
             raise MountError(f"{path}: {_NOT_OURS}")
-        os.setxattr(path, _ATTRIBUTE, b"1")
+        os.setxattr(path, _REFRESH, b"1")
     except OSError as error:
         reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
         raise MountError(f"{path}: {reason}") from error
+
+
+def discard_in_mount(mountpoint: str, unsent_id: str) -> None:
+    """Have the mount at ``mountpoint`` forget unsent bytes, by the id that its journal gives.
+
+    Raises:
+        MountError: It has none of that id any more, or does not answer as it should.
+    """
+    try:
+        os.setxattr(mountpoint, _DISCARD, unsent_id.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise MountError("it has been sent in the meantime") from error
+        raise MountError(f"{mountpoint}: {error.strerror}") from error
 
 
 def _is_ours(device: int) -> bool:
