@@ -24,6 +24,7 @@ from ctrfs.api.failures import (
     error_status_in,
     failure_from_answer,
 )
+from ctrfs.api.health import ServiceHealth
 from ctrfs.api.models import (
     Container,
     ContainerFile,
@@ -96,6 +97,11 @@ class ContainersClient(ContainersApi):
         self._redactor = redactor
         self._decoder = Decoder(redactor)
         self._retrier = Retrier(clock=clock, random=jitter)
+
+    @property
+    @override
+    def health(self) -> ServiceHealth:
+        return self._session.health
 
     @override
     async def list_containers(self, *, name: str | None = None) -> Listing[Container]:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from ctrfs.api.health import ServiceHealth
 from ctrfs.api.models import (
     Container,
     ContainerFile,
@@ -59,6 +60,11 @@ class ContainersApi(Protocol):
     deadlines of ``ApiConfig``. Cancelling a call closes its connection. All raise the
     classes of ``ctrfs.errors.RemoteError`` and no others.
     """
+
+    @property
+    def health(self) -> ServiceHealth:
+        """How the service does, as far as earlier calls have shown; asks nothing."""
+        return ServiceHealth()
 
     async def list_containers(self, *, name: str | None = None) -> Listing[Container]:
         """Return all containers, expired ones too, oldest first; one request per 100."""

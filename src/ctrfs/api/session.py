@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
@@ -21,8 +22,9 @@ from ctrfs.api.failures import (
     failure_from_answer,
     failure_from_exception,
 )
+from ctrfs.api.health import ServiceHealth
+from ctrfs.api.line import Line, Trial
 from ctrfs.api.multipart import MultipartBody, PieceStream
-from ctrfs.api.pacing import Pacing, Slot
 from ctrfs.api.redaction import Redactor
 from ctrfs.api.retry import Attempts, retry_after_s
 from ctrfs.clock import Clock
@@ -94,9 +96,7 @@ class Session:
             write=config.stall_timeout_s,
             pool=None,
         )
-        self._pacing = Pacing(
-            limit_max=config.connections_max, rps=config.requests_per_s_max, clock=clock
-        )
+        self._line = Line(config, silence_s=self._silence_s, clock=clock)
         self._connections = Connections(
             config,
             needs_tls=self._base_url.scheme == "https",
@@ -106,6 +106,11 @@ class Session:
     async def aclose(self) -> None:
         """Close the connections that are not in use."""
         await self._connections.aclose()
+
+    @property
+    def health(self) -> ServiceHealth:
+        """How the service does, as far as this session's requests have shown."""
+        return self._line.health
 
     def url(self, call: Call) -> httpx.URL:
         """Return the address of ``call``; the query of the base URL is kept.
@@ -139,16 +144,19 @@ class Session:
         """
         url = self.url(call)
         async with (
-            self._pacing.slot(is_transfer=call.is_transfer, deadline_s=attempts.deadline_s) as slot,
+            self._line.attempt(
+                is_transfer=call.is_transfer, deadline_s=attempts.deadline_s
+            ) as trial,
             self._connections.lease() as connection,
         ):
-            report = _Report(started_s=slot.started_s)
+            report = _Report(started_s=trial.started_s)
             try:
                 request = self._request(call, url, attempts)
                 attempts.was_sent = True
-                response = await connection.client.send(request, stream=True)
+                with _limited(trial, call):
+                    response = await connection.client.send(request, stream=True)
                 report.answered(response)
-                self._learn(slot, response)
+                self._learn(trial, response)
                 async with _reading(response, connection) as answer:
                     if not response.is_success:
                         await self._refuse(answer)
@@ -158,8 +166,10 @@ class Session:
                     error, redactor=self._redactor, was_sent=attempts.was_sent
                 )
                 report.outcome = f"{type(failure.error).__name__}: {failure.error}"
-                if report.status is None and isinstance(error, httpx.TimeoutException):
-                    slot.timed_out()
+                if not isinstance(failure.error, errors.RemoteProtocolError):
+                    trial.unanswered(
+                        str(failure.error), is_timeout=isinstance(error, httpx.TimeoutException)
+                    )
                 raise AttemptFailedError(failure) from error
             except AttemptFailedError as error:
                 report.outcome = f"{type(error.failure.error).__name__}: {error}"
@@ -167,18 +177,19 @@ class Session:
             except BaseException as error:
                 # A cancellation, or what the reader of the body makes of it.
                 report.outcome = f"{type(error).__name__}: {error}"
-                if report.status is None and self._has_waited_in_vain(call, slot, attempts):
-                    slot.timed_out()
+                if self._has_waited_in_vain(call, trial, attempts):
+                    waited_s = self._clock.monotonic_s() - trial.started_s
+                    trial.unanswered(f"no answer within {waited_s:.0f} s", is_timeout=True)
                 raise
             finally:
                 self._log(call, report)
 
-    def _learn(self, slot: Slot, response: httpx.Response) -> None:
+    def _learn(self, trial: Trial, response: httpx.Response) -> None:
         wall_s = self._clock.wall_ns() / NS_PER_S
         asked_s = retry_after_s(response.headers, wall_s=wall_s)
-        slot.answered(response.status_code, asked_s=asked_s)
+        trial.answered(response.status_code, asked_s=asked_s)
 
-    def _has_waited_in_vain(self, call: Call, slot: Slot, attempts: Attempts) -> bool:
+    def _has_waited_in_vain(self, call: Call, trial: Trial, attempts: Attempts) -> bool:
         """Return whether a call that is being cut off has waited long enough for its answer.
 
         Not so for a program that was interrupted, for an attempt that began just before the
@@ -188,7 +199,7 @@ class Session:
         return (
             call.upload is None
             and now_s >= attempts.deadline_s
-            and now_s - slot.started_s >= self._silence_s
+            and now_s - trial.started_s >= self._silence_s
         )
 
     async def _refuse(self, answer: Answer) -> NoReturn:
@@ -264,6 +275,21 @@ class _Report:
     def answered(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self.request_id = response.headers.get("x-request-id")
+
+
+@contextmanager
+def _limited(trial: Trial, call: Call) -> Iterator[None]:
+    """Let a probe wait no longer for its answer than a probe may.
+
+    Raises:
+        httpx.ReadTimeout: It has.
+    """
+    # The bytes of an upload may take longer; the silence between them has its own limit.
+    seconds = math.inf if call.upload is not None else trial.probe_s
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise httpx.ReadTimeout(f"no answer within {seconds:.0f} s")
 
 
 @asynccontextmanager
