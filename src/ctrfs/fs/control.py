@@ -111,7 +111,20 @@ class ControlDirectory:
             {"container_id": version.container_id, "delete": version.file_id}
             for version in self._parts.journal.deletes()
         ]
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*rows, *deletes])
+        moves = [
+            {
+                "container_id": move.container_id,
+                "rename": move.old_path.decode("utf-8", "backslashreplace"),
+                "to": move.new_path.decode("utf-8", "backslashreplace"),
+            }
+            for move in self._parts.journal.folder_moves()
+        ]
+        rmdirs = [
+            {"container_id": container_id, "rmdir": True}
+            for container_id in self._parts.journal.rmdirs()
+        ]
+        todo: list[object] = [*rows, *deletes, *moves, *rmdirs]
+        return "".join(_json(row) + "\n" for row in todo)
 
     def _status(self) -> str:
         facts = {
@@ -126,4 +139,13 @@ class ControlDirectory:
             "local_only_files": len(self._parts.local.all_files()),
             "rejected_rows": len(self._parts.namespace.rejected()),
         }
-        return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        return _json(facts, indent=2) + "\n"
+
+
+def _json(tree: object, *, indent: int | None = None) -> str:
+    """Return JSON that can be read on a terminal: with letters as they are, and no control."""
+    text = json.dumps(tree, indent=indent, ensure_ascii=False)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1]
+        for letter in text
+    )

@@ -128,7 +128,10 @@ class BackgroundRetries:
         async with limiter:
             file = self._waiting_file(inode)
             try:
-                if file is not None:
+                if file is not None and self._parts.handles.is_being_written(inode):
+                    # Half of a change would be shown to everybody; the close will send it.
+                    pace.due_s = trio.current_time() + _wait_s(pace.failures)
+                elif file is not None:
                     await self._saver.save(file)
             except CtrfsError as error:
                 pace.failed()

@@ -122,6 +122,23 @@ async def test_what_failed_is_sent_again_behind_the_users_back(
         assert len(mount.parts.journal) == 0
 
 
+async def test_a_file_that_somebody_writes_is_not_sent_behind_his_back(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mounted(service, state) as mount:
+        service.add_fault("create_file", "status", status=403)
+        with pytest.raises(RemoteRefusedError):
+            await mount.write_file("work/a.txt", b"whole")
+        service.clear_faults()
+        handle = await mount.open("work/a.txt", WRITE)
+        await mount.fs.write(handle, 0, b"ha")
+        await trio.sleep(1000)
+        assert stored(service, "work") == {}
+        await mount.fs.write(handle, 2, b"lf!")
+        await mount.close(handle)
+        assert stored(service, "work") == {"a.txt": b"half!"}
+
+
 async def test_the_pauses_between_attempts_grow(
     service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -175,6 +192,51 @@ async def test_a_renaming_over_a_file_is_finished_wherever_it_is_interrupted(
         await settled(mount)
         assert await mount.walk("work") == {"work/b.txt": b"a"}
     assert stored(service, "work") == {"b.txt": b"a"}
+
+
+@pytest.mark.parametrize("point", ["rename.intended", "rename.stored", "rename.bound"])
+async def test_a_renaming_over_the_same_bytes_leaves_one_file_wherever_it_is_interrupted(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+    point: str,
+) -> None:
+    service.upload(work, "a.txt", b"same")
+    service.upload(work, "b.txt", b"same")
+    await crasher.run(point, lambda mount: mount.rename("work/a.txt", "work/b.txt"))
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.walk("work") == {"work/b.txt": b"same"}
+    assert stored(service, "work") == {"b.txt": b"same"}
+
+
+@pytest.mark.parametrize(("source", "target"), [("work", "other"), ("other", "work")])
+async def test_what_was_renamed_into_another_container_is_not_shown_in_both(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+    source: str,
+    target: str,
+) -> None:
+    ids = {"work": work, "other": service.create_container("other")}
+    service.upload(ids[source], "a.txt", b"new")
+    service.upload(ids[target], "b.txt", b"old")
+    await crasher.run(
+        "rename.intended", lambda mount: mount.rename(f"{source}/a.txt", f"{target}/b.txt")
+    )
+
+    async with mounted(service, state) as mount:
+        assert await mount.walk(source) == {}
+        assert await mount.walk(target) == {f"{target}/b.txt": b"new"}
+        await settled(mount)
+        assert await mount.walk(source) == {}
+    assert stored(service, source) == {}
+    assert stored(service, target) == {"b.txt": b"new"}
 
 
 @pytest.mark.parametrize("point", ["rename.intended", "rename.stored", "rename.bound"])
