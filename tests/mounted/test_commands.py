@@ -161,6 +161,7 @@ def test_of_two_mounts_started_at_one_moment_one_is_made(home: dict[str, str], p
 def test_a_killed_daemon_leaves_enotconn_and_the_next_mount_clears_it(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 16."""
     mount = make_mount(service)
     (mount.point / "work").mkdir()
     (mount.point / "work/a.txt").write_bytes(b"safe")
@@ -235,6 +236,7 @@ def test_a_mount_in_the_background_answers_when_the_command_returns(
 def test_umount_waits_until_late_bytes_are_sent(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 15."""
     mount = make_mount(service)
     path = mount.point / "work/late.bin"
     path.parent.mkdir()
@@ -319,6 +321,7 @@ def test_ls_of_a_directory_shows_more_when_asked(
 
 
 def test_sigterm_unmounts_and_ends_well(service: ServiceProcess, make_mount: MakeMount) -> None:
+    """Promise 15."""
     mount = make_mount(service)
     os.kill(mount.pid, 15)
     deadline = time.monotonic() + 20
@@ -330,6 +333,7 @@ def test_sigterm_unmounts_and_ends_well(service: ServiceProcess, make_mount: Mak
 
 
 def test_one_container_can_be_the_root(service: ServiceProcess, make_mount: MakeMount) -> None:
+    """Promise 1."""
     container_id = service.create_container("single")
     service.create_container("other")
     for source in ("openai:single", f"openai:{container_id}"):
@@ -386,6 +390,29 @@ def test_the_commands_list_create_add_and_refresh(
     refreshed = mount.run("refresh", folder)
     assert refreshed.returncode == 0, refreshed.stderr
     assert sorted(entry.name for entry in folder.iterdir()) == ["added.txt", "planted.txt"]
+
+
+def test_refresh_of_the_mount_point_fetches_every_listing_that_is_in_use(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    ids = [service.create_container(name) for name in ("a", "b", "unused")]
+    gone = service.create_container("gone")
+    mount = make_mount(service, options=["ttl=1h", "max_stale=1h"])
+    for name in ("a", "b", "gone"):
+        assert list((mount.point / name).iterdir()) == []
+    for container_id in ids:
+        service.plant(container_id, "/mnt/data/planted", b"x")
+    service.delete_container(gone)
+    assert list((mount.point / "a").iterdir()) == []
+    service.reset_counters()
+
+    ended = mount.run("refresh", mount.point)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [entry.name for entry in (mount.point / "a").iterdir()] == ["planted"]
+    assert [entry.name for entry in (mount.point / "b").iterdir()] == ["planted"]
+    counters = service.counters()
+    assert (counters["list_containers"], counters["list_files"]) == (1, 2)
 
 
 def test_doctor_finds_a_working_service_and_a_wrong_key(home: dict[str, str]) -> None:

@@ -15,11 +15,14 @@ from ctrfs.mount.refresh import refresh_path
 def refresh(*, paths: tuple[str, ...]) -> None:
     """Ask the service again what is at each PATH inside a mount, at once.
 
-    Without it a change made elsewhere shows after the mount's ttl.
+    Without it a change made elsewhere shows after the mount's ttl. PATH stands for the whole
+    container that it is in; a mount point stands for the list of containers and for every
+    container that has been looked into. Each costs a request.
 
     \b
-    Example:
+    Examples:
       ctrfs refresh ~/containers/analysis
+      ctrfs refresh ~/containers
     """  # noqa: D301  # click wants the character itself
     has_failed = False
     for path in paths:

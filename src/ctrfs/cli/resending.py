@@ -144,7 +144,7 @@ class _Sender:
             stored_name=name,
             outgoing=outgoing,
             is_known=is_replaced,
-            look_first=True,
+            look_first_s=0.0,
         )
         digest = outgoing.digest
         return stored, self._naming.learn(path, name=name, digest=digest, answer=stored)

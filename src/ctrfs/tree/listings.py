@@ -82,6 +82,10 @@ class ListingCache:
         """Tell whether an entry of the listing may still be shown without waiting."""
         return self.age_s(key) is not None
 
+    def known_keys(self) -> list[ListingKey]:
+        """Return the listings that ``is_known`` is true of."""
+        return [key for key in list(self._started) if self.is_known(key)]
+
     async def freshen(self, key: ListingKey) -> None:
         """Return once the listing is fresh; waits for a request if it is not.
 

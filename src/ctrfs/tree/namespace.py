@@ -126,12 +126,31 @@ class Namespace:
         return list(parent.children.values())
 
     async def refetch(self, node: Node) -> None:
-        """Fetch the listing that ``node`` is in now, whatever its age.
+        """Fetch the listing that ``node`` is in now, whatever its age; for the root, all.
+
+        All that have been asked for: a container that nobody has looked into costs no request.
 
         Raises:
-            RemoteError: The service did not give it.
+            RemoteError: The service did not give one of them.
         """
         await self._listings.refetch(self._key(node))
+        if not isinstance(node, Root):
+            return
+        failures: list[RemoteError] = []
+        async with trio.open_nursery() as nursery:
+            for key in self._listings.known_keys():
+                if key != ROOT_LISTING:
+                    nursery.start_soon(self._refetch_container, key, failures)
+        if failures:
+            raise failures[0]
+
+    async def _refetch_container(self, key: ListingKey, failures: list[RemoteError]) -> None:
+        try:
+            await self._listings.refetch(key)
+        except NoSuchEntryError as error:
+            log.debug("nothing to refresh: %s", error)
+        except RemoteError as error:
+            failures.append(error)
 
     def suspect(self, node: Node) -> None:
         """Fetch the listing of ``node`` anew behind the readers: the service denies a row of it."""
