@@ -65,6 +65,7 @@ def is_well(mount: Mount) -> bool:
 def test_hostile_names_are_all_visible_readable_and_inside_the_mount(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 2."""
     container_id = service.create_container("hostile")
     for number, path in enumerate(HOSTILE_PATHS):
         service.plant(container_id, path, f"content {number}".encode())
@@ -81,6 +82,7 @@ def test_hostile_names_are_all_visible_readable_and_inside_the_mount(
 def test_rows_that_name_no_file_are_counted_and_described(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 4."""
     container_id = service.create_container("senseless")
     for path in SENSELESS_PATHS:
         service.plant(container_id, path, b"x")
@@ -109,6 +111,7 @@ def test_hostile_names_can_be_removed(service: ServiceProcess, make_mount: MakeM
 def test_containers_of_hostile_names_are_directories_of_the_root(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 2."""
     names = ["a/b", "..", ".", "", "nul\0", "n" * 300, "twin", "twin", ".Trash", ".ctrfs"]
     for name in names:
         service.plant(service.create_container(name), "/mnt/data/a.txt", name.encode())
@@ -191,6 +194,7 @@ def test_rubbish_rows_hide_nothing_that_makes_sense(
 def test_a_refused_upload_fails_the_close_and_the_mount_lives(
     service: ServiceProcess, make_mount: MakeMount, status: int, names: list[str]
 ) -> None:
+    """Promise 12."""
     mount = make_mount(service)
     (mount.point / "work").mkdir()
     service.add_fault("create_file", "status", status=status)
@@ -206,6 +210,7 @@ def test_a_refused_upload_fails_the_close_and_the_mount_lives(
 def test_a_failed_overwrite_leaves_the_old_bytes_on_the_service(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 14."""
     mount = make_mount(service)
     (mount.point / "work").mkdir()
     (mount.point / "work/a.txt").write_bytes(b"old and safe")
@@ -283,6 +288,7 @@ def test_a_download_that_falls_silent_is_etimedout_in_time(
 
 
 def test_a_download_of_other_length_is_eio(service: ServiceProcess, make_mount: MakeMount) -> None:
+    """Promise 11."""
     service.plant(service.create_container("work"), "/mnt/data/a.bin", b"x" * 5000)
     mount = make_mount(service)
     service.add_fault("file_content", "wrong-length", delta=-1000)
@@ -373,6 +379,7 @@ def test_a_full_local_disk_is_no_bug_of_ours(
 def test_an_expired_container_disappears_and_its_open_file_is_stale(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 1."""
     mount = make_mount(service, options=AT_ONCE)
     (mount.point / "work").mkdir()
     (mount.point / "work/a.txt").write_bytes(b"x")

@@ -66,6 +66,7 @@ def seconds_of(*command: str | Path, exit_code: int | None = 0) -> float:
 def test_what_is_known_answers_at_once_while_the_service_is_silent(
     mount: Mount, proxy: Proxy
 ) -> None:
+    """Promise 24."""
     proxy.set(Mode.BLACK_HOLE)
 
     assert seconds_of("df", mount.point) < AT_ONCE_S
@@ -106,6 +107,7 @@ def test_what_is_known_answers_at_once_while_hundreds_wait_for_a_silent_service(
 def test_a_lookup_ends_by_the_deadline_while_the_service_is_silent(
     mount: Mount, proxy: Proxy
 ) -> None:
+    """Promise 24."""
     proxy.set(Mode.BLACK_HOLE)
 
     number, seconds = errno_and_seconds_of((mount.point / "unknown" / "b.txt").stat)
@@ -117,6 +119,7 @@ def test_a_lookup_ends_by_the_deadline_while_the_service_is_silent(
 def test_each_change_of_names_ends_by_the_deadline_while_the_service_is_silent(
     mount: Mount, proxy: Proxy
 ) -> None:
+    """Promise 24."""
     proxy.set(Mode.BLACK_HOLE)
 
     changes: list[Callable[[], object]] = [
@@ -146,6 +149,7 @@ def test_a_read_ends_by_the_stall_rule_while_the_service_is_silent(
 
 
 def test_a_killed_reader_is_gone_within_the_deadline(mount: Mount, proxy: Proxy) -> None:
+    """Promise 24."""
     proxy.set(Mode.BLACK_HOLE)
     reader = subprocess.Popen(["cat", mount.point / "known" / "a.txt"], stderr=subprocess.DEVNULL)
     pause(0.5)

@@ -125,6 +125,7 @@ def test_what_is_written_while_another_copy_of_the_descriptor_closes_is_sent(
 def test_a_backup_and_a_folder_that_became_a_file_outlive_the_mount(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 22."""
     container = service.create_container("work")
     service.upload(container, "a.txt", b"precious")
     inside = service.plant(container, "/mnt/data/x/y", b"inside")

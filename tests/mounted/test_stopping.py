@@ -23,6 +23,7 @@ pytestmark = pytest.mark.mounted
 def test_bytes_that_cannot_be_sent_before_the_deadline_outlive_the_mount(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 14."""
     mount = make_mount(service, options=("drain_timeout=1",))
     (mount.point / "work").mkdir()
     service.add_fault("create_file", "stall")
@@ -75,6 +76,7 @@ def test_a_signal_while_the_last_bytes_are_being_sent_does_not_cut_them_off(
 def test_a_signal_ends_with_64_and_one_line_that_names_what_is_left(
     service: ServiceProcess, make_mount: MakeMount, number: signal.Signals
 ) -> None:
+    """Promise 15."""
     mount = make_mount(service, options=("drain_timeout=2",))
     (mount.point / "work").mkdir()
     service.add_fault("create_file", "status", status=400)
@@ -136,6 +138,7 @@ def test_a_second_signal_leaves_at_once_and_the_next_mount_sends_what_was_left(
 def test_a_killed_daemon_under_load_leaves_enotconn_and_the_next_mount_clears_it(
     service: ServiceProcess, make_mount: MakeMount
 ) -> None:
+    """Promise 16."""
     mount = make_mount(service)
     work = mount.point / "work"
     work.mkdir()

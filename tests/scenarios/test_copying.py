@@ -38,6 +38,7 @@ def test_cp_copies_a_tree_inside_the_mount(place: Path, tree: Path) -> None:
 
 
 def test_rsync_sends_nothing_the_second_time(place: Path, tree: Path) -> None:
+    """Promise 19."""
     source, target = f"{tree}/", place / "copy"
     run("rsync", "-a", source, target, cwd=place)
     second = run("rsync", "-a", "--itemize-changes", source, target, cwd=place)
@@ -139,6 +140,7 @@ def test_mv_goes_between_two_containers(place: Path, second_place: Path, tree: P
 
 
 def test_mv_renames_a_container_with_all_that_is_in_it(place: Path, tree: Path) -> None:
+    """Promise 18."""
     run("cp", "-a", tree, place / "in", cwd=place)
     renamed = place.with_name(f"{place.name} renamed")
     run("mv", place, renamed, cwd=place.parent)

@@ -36,6 +36,7 @@ def test_a_map_reads_the_file(place: Path) -> None:
 
 
 def test_a_shared_map_writes_the_file_before_and_after_the_close(place: Path) -> None:
+    """Promises 12a and 17."""
     path = place / "mapped"
     path.write_bytes(bytes(4 * PAGE))
 
@@ -69,6 +70,7 @@ def test_direct_reads_and_writes_go_through(place: Path) -> None:
 
 
 def test_flock_keeps_a_second_process_out(place: Path) -> None:
+    """Promise 17."""
     path = place / "lock"
     path.touch()
     program = (
@@ -84,6 +86,7 @@ def test_flock_keeps_a_second_process_out(place: Path) -> None:
 
 
 def test_fcntl_locks_keep_a_second_process_out_of_a_range(place: Path) -> None:
+    """Promise 17."""
     path = place / "lock"
     path.write_bytes(bytes(100))
     program = (
@@ -147,6 +150,7 @@ def test_an_open_file_follows_its_new_name(place: Path) -> None:
 
 
 def test_exclusive_creation_has_one_winner(place: Path) -> None:
+    """Promise 17."""
     program = (
         "import os,sys\n"
         "try: os.close(os.open(sys.argv[1], os.O_CREAT|os.O_EXCL|os.O_WRONLY)); print('won')\n"
@@ -162,6 +166,7 @@ def test_exclusive_creation_has_one_winner(place: Path) -> None:
 
 
 def test_two_processes_append_without_losing_a_line(place: Path) -> None:
+    """Promise 17."""
     path = place / "log"
     path.touch()
     program = (
@@ -208,6 +213,7 @@ def test_truncating_shortens_and_extends(place: Path) -> None:
 
 
 def test_two_descriptors_of_one_file_see_each_other_at_once(place: Path) -> None:
+    """Promise 7."""
     path = place / "both"
     with opened(path, os.O_RDWR | os.O_CREAT) as first, opened(path, os.O_RDWR) as second:
         os.pwrite(first, b"from the first", 0)
@@ -233,6 +239,7 @@ def test_fsync_of_a_file_and_of_its_folder_succeeds(place: Path) -> None:
 
 
 def test_times_and_modes_stay_as_they_were_set(place: Path) -> None:
+    """Promise 19."""
     path = place / "dated"
     path.write_bytes(b"x")
     os.utime(path, ns=(1_234_567_890_123_456_000, 1_234_567_890_123_456_000))

@@ -68,6 +68,7 @@ async def test_writing_past_the_end_leaves_a_hole_of_zeros(workplace: Workplace)
 
 
 async def test_writes_are_seen_before_the_close(workplace: Workplace) -> None:
+    """Promise 7."""
     async with workplace.opened("a.txt", CREATE) as file:
         await file.write(0, b"not closed yet")
         assert await read_file(workplace, "a.txt") == b"not closed yet"
@@ -139,6 +140,7 @@ async def test_a_removed_file_stays_readable_while_open(workplace: Workplace) ->
 
 
 async def test_folders_are_made_filled_and_removed(workplace: Workplace) -> None:
+    """Promise 5."""
     await workplace.make_folder("one")
     await workplace.make_folder("one/two")
     await write_file(workplace, "one/two/a.txt", b"deep")
@@ -239,6 +241,7 @@ async def test_renaming_over_an_open_file_leaves_its_readers_the_old_bytes(
 
 
 async def test_renaming_a_folder_moves_all_that_is_in_it(workplace: Workplace) -> None:
+    """Promise 18."""
     await workplace.make_folder("old")
     await workplace.make_folder("old/inner")
     await write_file(workplace, "old/a", b"a")
@@ -265,6 +268,7 @@ async def test_renaming_a_folder_over_another_needs_that_one_empty(workplace: Wo
 
 
 async def test_a_folder_cannot_move_into_itself(workplace: Workplace) -> None:
+    """Promise 18."""
     await workplace.make_folder("outer")
     await workplace.make_folder("outer/inner")
     async with fails_with("EINVAL"):
@@ -311,6 +315,7 @@ async def test_a_file_keeps_its_inode_over_writes_and_renames(workplace: Workpla
 
 
 async def test_links_are_refused(mounted_container: Workplace) -> None:
+    """Promise 20."""
     await write_file(mounted_container, "a.txt", b"x")
     async with fails_with("EPERM"):
         await mounted_container.make_symlink("soft")
@@ -320,6 +325,7 @@ async def test_links_are_refused(mounted_container: Workplace) -> None:
 
 
 async def test_an_exchange_is_refused(mounted_container: Workplace) -> None:
+    """Promise 17."""
     await write_file(mounted_container, "a", b"a")
     await write_file(mounted_container, "b", b"b")
     async with fails_with("EINVAL"):
@@ -338,6 +344,7 @@ async def test_attributes_tell_what_the_service_knows(container: Workplace) -> N
 
 
 async def test_foreign_attributes_are_not_supported(container: Workplace) -> None:
+    """Promise 20."""
     await write_file(container, "a.txt", b"hello")
     async with fails_with("EOPNOTSUPP"):
         await container.set_attribute("a.txt", "user.foreign", b"1")

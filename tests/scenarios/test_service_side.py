@@ -43,6 +43,7 @@ def test_a_tree_arrives_on_the_service_byte_for_byte(
 
 
 def test_changes_arrive_and_replaced_files_are_gone(place: Path, service: ServiceControl) -> None:
+    """Promise 12."""
     for name in ("kept", "changed", "renamed", "removed"):
         (place / name).write_bytes(name.encode())
     (place / "changed").write_bytes(b"other")
@@ -61,6 +62,7 @@ def test_changes_arrive_and_replaced_files_are_gone(place: Path, service: Servic
 def test_editors_leave_no_litter_on_the_service(
     place: Path, outside: Path, service: ServiceControl
 ) -> None:
+    """Promise 22."""
     (place / "a.txt").write_bytes(b"one\n")
     run("sed", "-i", "s/one/two/", "a.txt", cwd=place)
     vim = ("vim", "-u", "NONE", "-es", "-c", "set backup backupskip= backupcopy=no swapfile")
@@ -96,6 +98,7 @@ def test_git_leaves_no_locks_and_temporaries_on_the_service(
 def test_files_made_elsewhere_are_read_through_the_mount(
     place: Path, service: ServiceControl
 ) -> None:
+    """Promise 8."""
     assert list(place.iterdir()) == []
     big = os.urandom(3_000_000)
     plant(service, place, "chart.png", b"png")
@@ -117,6 +120,7 @@ def test_files_made_elsewhere_are_read_through_the_mount(
 def test_a_file_replaced_elsewhere_shows_its_new_bytes_after_a_refresh(
     place: Path, service: ServiceControl
 ) -> None:
+    """Promise 8."""
     container_id = id_of(service, place.name)
     first = plant(service, place, "a.txt", b"first")
     refresh(place)
@@ -143,6 +147,7 @@ def test_a_file_deleted_elsewhere_is_gone_after_a_refresh(
 
 
 def test_a_reader_keeps_the_version_it_opened(place: Path, service: ServiceControl) -> None:
+    """Promise 9."""
     first = plant(service, place, "a.txt", b"first version")
     refresh(place)
     with (place / "a.txt").open("rb") as file:
@@ -156,6 +161,7 @@ def test_a_reader_keeps_the_version_it_opened(place: Path, service: ServiceContr
 
 
 def test_two_files_of_one_shown_name_are_both_visible(place: Path, service: ServiceControl) -> None:
+    """Promise 3."""
     container_id = id_of(service, place.name)
     service.upload(container_id, "report.csv", b"older")
     service.upload(container_id, "report.csv", b"newer")
@@ -180,6 +186,7 @@ def test_ls_shows_a_thousand_files(place: Path, service: ServiceControl) -> None
 
 
 def test_df_shows_space_that_programs_accept(place: Path) -> None:
+    """Promise 21."""
     last = run("df", "-B1", "--output=size,used,avail", place, cwd=Path("/")).splitlines()[-1]
     size, _, free = map(int, last.split())
 
@@ -202,6 +209,7 @@ def test_getfattr_shows_what_the_service_knows(place: Path, service: ServiceCont
 
 
 def test_programs_are_refused_links_and_files_in_the_root(place: Path) -> None:
+    """Promises 5 and 20."""
     (place / "a.txt").write_bytes(b"x")
 
     for command in (
@@ -218,6 +226,7 @@ def test_programs_are_refused_links_and_files_in_the_root(place: Path) -> None:
 
 
 def test_chown_to_the_owner_succeeds_and_to_others_not(place: Path) -> None:
+    """Promise 19."""
     (place / "a.txt").write_bytes(b"x")
     status = (place / "a.txt").stat()
     run("chown", f"{status.st_uid}:{status.st_gid}", "a.txt", cwd=place)

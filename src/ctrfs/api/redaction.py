@@ -17,7 +17,10 @@ MASK: Final = "[key]"
 _KEY_LIKE: Final = re.compile(r"\bsk-[A-Za-z0-9_*.…-]{4,}")
 # A shorter key, as local services take, is no secret that could be kept: it is part of words.
 KEY_CHARACTERS_MIN: Final = 8
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+# Also what turns the direction of text around, and so shows another name than there is.
+_CONTROL: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 
 
 class Redactor:
@@ -58,5 +61,5 @@ class Redactor:
 
 
 def escaped(text: str) -> str:
-    """Return ``text`` with control characters and lone surrogates written as escapes."""
+    """Return ``text`` with control and direction characters and lone surrogates as escapes."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
