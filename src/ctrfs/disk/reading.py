@@ -35,7 +35,7 @@ _DELETES: Final = (
     "SELECT container_id, file_id, {} AS stored_path FROM pending_delete ORDER BY 1, 2"
 )
 _MOVES: Final = "SELECT container_id, old_path, new_path FROM folder_move ORDER BY 1, 3"
-_SOURCE_FACT: Final = f"SELECT value FROM fact WHERE name = '{SOURCE_FACT}'"  # noqa: S608  # a constant
+_SOURCE_FACT: Final = f"SELECT value FROM fact WHERE name = '{SOURCE_FACT}'"  # noqa: S608  # nosec B608  # a constant
 _RMDIRS: Final = "SELECT container_id FROM pending_rmdir ORDER BY 1"
 _LOCAL: Final = """SELECT container_id, path, spool_name, size_bytes, mtime_ns, mode
     FROM local_file ORDER BY 1, 2"""

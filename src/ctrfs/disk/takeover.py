@@ -58,7 +58,7 @@ def take_over_free_slots(state: StateDirectory, *, clock: Clock) -> int:
 
 def _take_over(state: StateDirectory, path: Path, database: StateDatabase) -> int:
     rows = {
-        table: [tuple(row) for row in database.rows(f"SELECT * FROM {table}")]  # noqa: S608  # a constant
+        table: [tuple(row) for row in database.rows(f"SELECT * FROM {table}")]  # noqa: S608  # nosec B608  # a constant
         for table in _TABLES
     }
     count = sum(len(rows[table]) for table in _TABLES if table != "fact")
@@ -67,7 +67,7 @@ def _take_over(state: StateDirectory, path: Path, database: StateDatabase) -> in
     names = [
         row["spool_name"]
         for table in _WITH_BYTES
-        for row in database.rows(f"SELECT spool_name FROM {table}")  # noqa: S608  # a constant
+        for row in database.rows(f"SELECT spool_name FROM {table}")  # noqa: S608  # nosec B608  # a constant
     ]
     try:
         linked = [name for name in names if _link(path / "spool", state.spool_path, name)]
@@ -83,7 +83,7 @@ def _take_over(state: StateDirectory, path: Path, database: StateDatabase) -> in
     with database.transaction(durable=True):
         for table in _TABLES:
             if table != "fact":
-                database.execute(f"DELETE FROM {table}")  # noqa: S608  # a constant
+                database.execute(f"DELETE FROM {table}")  # noqa: S608  # nosec B608  # a constant
     reached("takeover.released")
     for name in linked:
         with suppress(OSError):
@@ -100,7 +100,7 @@ def _insert(database: StateDatabase, table: str, row: tuple[SqlValue, ...]) -> N
             path += b"~"  # still a name of this machine only
         row = (container_id, path, *rest)
     marks = ", ".join("?" * len(row))
-    database.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608  # a constant
+    database.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608  # nosec B608  # a constant
 
 
 def _link(source: Path, target: Path, name: object) -> bool:

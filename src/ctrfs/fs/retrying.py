@@ -187,4 +187,4 @@ def _take(pace: _Pace, now_s: float) -> bool:
 def _wait_s(failures: int) -> float:
     """Return how long to wait after so many failures: doubled each time, with jitter."""
     longest_s = min(FIRST_WAIT_S * 2.0 ** min(failures, 10), LONGEST_WAIT_S)
-    return longest_s * (1.0 - JITTER * random.random())  # noqa: S311  # no secret
+    return longest_s * (1.0 - JITTER * random.random())  # noqa: S311  # nosec B311  # no secret
