@@ -28,6 +28,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("status", "Show what is mounted, and what is not sent yet."),
     "recover": ("recover", "List, copy out, send or forget what could not be sent."),
     "refresh": ("refreshing", "Ask the service again what is in a mounted directory."),
+    "keepalive": ("keepalive", "Keep containers from expiring, while it runs."),
     "doctor": ("doctor", "Check what a mount needs."),
     "serve": ("serve", "Serve the Containers API on this machine."),
 }

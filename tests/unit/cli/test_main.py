@@ -21,6 +21,7 @@ COMMANDS = [
     "status",
     "recover",
     "refresh",
+    "keepalive",
     "doctor",
     "serve",
 ]
