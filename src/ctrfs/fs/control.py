@@ -16,6 +16,7 @@ from ctrfs.errors import NoSuchEntryError
 from ctrfs.fs.attributes import Attributes, EntryKind
 from ctrfs.fs.parts import Parts
 from ctrfs.tree.nodes import InodeNumber
+from ctrfs.units import NS_PER_S
 
 CONTROL_INODE: Final = InodeNumber(2)
 _FIRST_FILE_INODE: Final = 3
@@ -127,15 +128,28 @@ class ControlDirectory:
         return "".join(_json(row) + "\n" for row in todo)
 
     def _status(self) -> str:
+        health = self._parts.api.health
         facts = {
             "version": self._version,
             "source": self._source,
+            "service": {
+                "is_answering": health.is_answering,
+                "silent_since": None
+                if health.silent_since_ns is None
+                else health.silent_since_ns // NS_PER_S,
+                "last_error": health.last_error,
+                "requests_at_once": health.limit,
+                "requests_under_way": health.under_way,
+                "requests_waiting": health.waiting,
+                "paused_s": round(health.paused_s, 1),
+            },
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "open_handles": len(self._parts.handles),
             "inodes": len(self._parts.tree.inodes),
             "spool_bytes": self._parts.store.bytes_used,
             "unsent_files": len(self._parts.journal),
             "unsent_deletes": len(self._parts.journal.deletes()),
+            "unfinished_renames": len(self._parts.journal.folder_moves()),
             "local_only_files": len(self._parts.local.all_files()),
             "rejected_rows": len(self._parts.namespace.rejected()),
         }
