@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from ctrfs.api.models import ContainerId
+from ctrfs.api.models import ContainerFile, ContainerId
 from ctrfs.disk.journal import FolderMoveRow, MovingFile, UnsentRow
 from ctrfs.errors import (
     ContainerExpiredError,
@@ -46,6 +46,8 @@ class Restorer:
         self._parts = parts
         self._on_restored = on_restored
         self._waiting: dict[str, list[UnsentRow]] = {}
+        # What the files that are back take the place of in containers that are not known yet.
+        self._replaced: list[ContainerFile] = []
         if not parts.config.read_only:
             for row in parts.journal.rows():
                 self._waiting.setdefault(row.container_id, []).append(row)
@@ -56,6 +58,9 @@ class Restorer:
         for version in self._parts.journal.deletes():
             if version.container_id == container_id:
                 self._parts.namespace.hide(directory, remote_of(version))
+        for replaced in self._replaced:
+            if replaced.container_id == container_id:
+                self._parts.namespace.hide(directory, replaced)
         if directory.container.is_expired:
             return
         for row in self._waiting.pop(container_id, []):
@@ -93,8 +98,12 @@ class Restorer:
         if row.digest:
             file.doubt = Doubt(names, row.digest, row.since_s)
         for replaced in file.replaces:
-            if replaced.container_id == directory.container.id:
-                self._parts.namespace.hide(directory, replaced)
+            # A file that was on its way from another container is replaced there.
+            owner = tree.container(replaced.container_id)
+            if owner is not None:
+                self._parts.namespace.hide(owner, replaced)
+            else:
+                self._replaced.append(replaced)
         reached("replay.restored", row.path.decode("utf-8", "replace"))
 
 
