@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -70,6 +71,21 @@ def test_status_changes_nothing_on_the_disk(service: ServiceProcess, make_mount:
 
     assert len(unsent_rows(mount)) == 1
     assert sorted((mount.home / "state").rglob("*")) == before
+
+
+def test_status_answers_while_the_daemon_hangs(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    leave_unsent(service, mount, report=b"precious")
+    os.kill(mount.pid, signal.SIGSTOP)
+    try:
+        ended = mount.run("status", mount.point, timeout_s=15)
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)
+
+    assert ended.returncode == 0
+    assert "report" in ended.stdout
 
 
 def test_status_of_an_unmounted_source_still_names_it(
@@ -243,6 +259,29 @@ def test_recover_sends_to_another_container_and_settles_what_has_arrived(
     assert stored(service, "rescue") == {"plots/a.png": b"a", "b.txt": b"b"}
     assert [row["path"] for row in unsent_rows(mount)] == ["damaged"]
     assert len(list((mount.home / "state").rglob("spool/*"))) == 1
+
+
+def test_the_bytes_of_a_container_that_is_gone_stay_and_can_be_sent_elsewhere(
+    service: ServiceProcess, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    mount = make_mount(service)
+    leave_unsent(service, mount, report=b"precious")
+    service.clear_faults()
+    service.advance(21 * 60)
+    mount.stop(may_leave_bytes=True)
+    mount.start()
+    assert contents(mount.point) == {}
+    assert [row["path"] for row in unsent_rows(mount)] == ["report"]
+    copied = mount.run("recover", mount.point, "--to", tmp_path / "out")
+    mount.stop(may_leave_bytes=True)
+    service.create_container("rescue")
+
+    sent = mount.run("recover", "--send", "rescue")
+
+    assert (copied.returncode, sent.returncode) == (0, 0), sent.stderr
+    assert contents(tmp_path / "out") == {"work/report": b"precious"}
+    assert stored(service, "rescue") == {"report": b"precious"}
+    assert unsent_rows(mount) == []
 
 
 def test_recover_to_the_files_own_container_replaces_the_old_version(

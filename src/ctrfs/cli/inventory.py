@@ -134,7 +134,10 @@ def _only(place: str, found: Inventory, records: Sequence[MountRecord]) -> Inven
 
 
 def _homes_of_path(place: str, records: Sequence[MountRecord]) -> set[Path]:
-    mountpoint = resolve_mountpoint(place)
+    given = Path(os.path.abspath(place))  # noqa: PTH100  # the last part stays as it is
+    mountpoint = given.parent.resolve() / given.name
+    # Only what is no mount point of ours may be looked at: a daemon that hangs does not answer.
+    if all(each.mountpoint != str(mountpoint) for each in records):
+        mountpoint = resolve_mountpoint(place)
     homes = {Path(each.state_path).parent for each in records if each.mountpoint == str(mountpoint)}
-    directory = Path(os.path.abspath(place))  # noqa: PTH100  # as the user wrote it, links and all
-    return homes | {directory, directory.parent}
+    return homes | {given, given.parent}
