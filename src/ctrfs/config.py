@@ -7,6 +7,7 @@ everything below takes the record it needs and reads nothing else.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -65,6 +66,9 @@ class ApiConfig:
 
     base_url: str = DEFAULT_BASE_URL
     key: Secret | None = None
+    read_key: Callable[[], Secret] | None = field(default=None, repr=False, compare=False)
+    """Reads the key again where it came from, once the service refuses it; may block, raises
+    ``ConfigError``. None where it cannot change."""
     auth: AuthStyle = AuthStyle.BEARER
     organization: str | None = None
     project: str | None = None

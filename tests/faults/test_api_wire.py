@@ -427,3 +427,15 @@ async def test_the_key_stays_out_of_the_traceback_of_a_header_that_quotes_it() -
             await api.retrieve_file(CONTAINER, FILE)
 
     assert "sk-test-0123456789" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_what_goes_to_this_machine_takes_no_way_over_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve_scripts(answer_with_the_file) as proxy:
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(variable, proxy.base_url.removesuffix("/v1"))
+        async with client_of(answer_with_the_file) as (api, server):
+            await api.retrieve_file(CONTAINER, FILE)
+
+        assert (proxy.connections, server.connections) == (0, 1)

@@ -50,10 +50,12 @@ class Connections:
         config: ApiConfig,
         *,
         needs_tls: bool,
+        trusts_proxies: bool,
         transport_factory: TransportFactory | None,
     ) -> None:
         self._config = config
         self._transport_factory = transport_factory
+        self._trusts_proxies = trusts_proxies
         self._idle: list[httpx.AsyncClient] = []
         self._is_closed = False
         # One for all, as loading the certificates takes 30 ms. Without TLS it stays empty,
@@ -95,13 +97,14 @@ class Connections:
             transport = httpx.AsyncHTTPTransport(
                 verify=self._tls, limits=limits, uds=str(self._config.unix_socket)
             )
-        # Without a transport of ours httpx honours the proxies of the environment.
+        # Without a transport of ours httpx honours the proxies of the environment, if told so.
         with _environment_to_blame():
             return httpx.AsyncClient(
                 transport=transport,
                 verify=self._tls,
                 limits=limits,
                 follow_redirects=False,
+                trust_env=self._trusts_proxies,
             )
 
 

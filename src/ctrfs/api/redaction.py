@@ -17,6 +17,8 @@ MASK: Final = "[key]"
 _KEY_LIKE: Final = re.compile(r"\bsk-[A-Za-z0-9_*.…-]{4,}")
 # A shorter key, as local services take, is no secret that could be kept: it is part of words.
 KEY_CHARACTERS_MIN: Final = 8
+# A command may give a new key every few minutes, for months.
+KEYS_MAX: Final = 16
 # Also what turns the direction of text around, and so shows another name than there is.
 _CONTROL: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
@@ -24,15 +26,23 @@ _CONTROL: Final = re.compile(
 
 
 class Redactor:
-    """Masks the key of one session, whole or shortened, in any text."""
+    """Masks the keys of one session, whole or shortened, in any text."""
 
     def __init__(self, key: Secret | None) -> None:
-        self._key = key
+        # The newest first; one that was replaced may still stand in an answer under way.
+        self._keys: list[Secret] = []
+        if key is not None:
+            self.learn(key)
+
+    def learn(self, key: Secret) -> None:
+        """Mask ``key`` too, from now on."""
+        if len(key.reveal()) >= KEY_CHARACTERS_MIN and key not in self._keys:
+            self._keys = [key, *self._keys[: KEYS_MAX - 1]]
 
     def text(self, text: str) -> str:
-        """Return ``text`` without the key."""
-        if self._key is not None and len(revealed := self._key.reveal()) >= KEY_CHARACTERS_MIN:
-            text = text.replace(revealed, MASK)
+        """Return ``text`` without the keys."""
+        for key in self._keys:
+            text = text.replace(key.reveal(), MASK)
         return _KEY_LIKE.sub(MASK, text)
 
     def line(self, text: str, *, characters_max: int) -> str:

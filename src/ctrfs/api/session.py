@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
@@ -23,12 +23,14 @@ from ctrfs.api.failures import (
     failure_from_exception,
 )
 from ctrfs.api.health import ServiceHealth
+from ctrfs.api.hosts import is_loopback
+from ctrfs.api.keyring import Keyring, check_key, is_sendable
 from ctrfs.api.line import Line, Trial
 from ctrfs.api.multipart import MultipartBody, PieceStream
 from ctrfs.api.redaction import Redactor
 from ctrfs.api.retry import Attempts, retry_after_s
 from ctrfs.clock import Clock
-from ctrfs.config import ApiConfig, AuthStyle
+from ctrfs.config import ApiConfig, AuthStyle, Secret
 from ctrfs.units import KIB, NS_PER_S
 
 log = logging.getLogger("ctrfs.api")
@@ -89,6 +91,10 @@ class Session:
         self._redactor = redactor
         self._base_url = _base_url(config.base_url)
         self._headers = _headers(config)
+        self._auth = config.auth
+        self._keyring = Keyring(
+            config.key, read_again=config.read_key, redactor=redactor, clock=clock
+        )
         self._silence_s = min(SILENCE_S, config.metadata_timeout_s / 2)
         self._timeout = httpx.Timeout(
             connect=config.connect_timeout_s,
@@ -100,6 +106,8 @@ class Session:
         self._connections = Connections(
             config,
             needs_tls=self._base_url.scheme == "https",
+            # What goes to this machine unencrypted must not take the way over another one.
+            trusts_proxies=not is_loopback(self._base_url.host),
             transport_factory=transport_factory,
         )
 
@@ -136,12 +144,31 @@ class Session:
         """Send ``call`` once; inside the block its answer, a success, can be read.
 
         Waits for its turn and for the head of the answer. Leaving the block before
-        the body has been read to its end, or by cancellation, closes the connection.
+        the body has been read to its end, or by cancellation, closes the connection. Where
+        the service refuses the key and there is a newer one, sends it once more with that.
 
         Raises:
             AttemptFailedError: No answer, or one that is not a success; also if the
                 connection breaks while the body is read inside the block.
         """
+        key = self._keyring.key
+        async with AsyncExitStack() as stack:
+            try:
+                answer = await stack.enter_async_context(self._exchange(call, attempts, key))
+            except AttemptFailedError as error:
+                if error.failure.status != 401:
+                    raise
+                attempts.was_sent = False  # a refused request is not done
+                if not await self._keyring.renew(key):
+                    raise
+                key = self._keyring.key
+                answer = await stack.enter_async_context(self._exchange(call, attempts, key))
+            yield answer
+
+    @asynccontextmanager
+    async def _exchange(
+        self, call: Call, attempts: Attempts, key: Secret | None
+    ) -> AsyncIterator[Answer]:
         url = self.url(call)
         async with (
             self._line.attempt(
@@ -151,7 +178,7 @@ class Session:
         ):
             report = _Report(started_s=trial.started_s)
             try:
-                request = self._request(call, url, attempts)
+                request = self._request(call, url, attempts, key)
                 attempts.was_sent = True
                 with _limited(trial, call):
                     response = await connection.client.send(request, stream=True)
@@ -220,10 +247,16 @@ class Session:
             )
         )
 
-    def _request(self, call: Call, url: httpx.URL, attempts: Attempts) -> httpx.Request:
+    def _request(
+        self, call: Call, url: httpx.URL, attempts: Attempts, key: Secret | None
+    ) -> httpx.Request:
         # Written out, as httpx's own way wraps every body in an async generator, which a
         # broken connection then leaves unfinished; trio complains about those.
         headers = {"Host": url.netloc.decode("ascii"), **self._headers, **dict(call.headers)}
+        if key is not None and self._auth is AuthStyle.API_KEY_HEADER:
+            headers["api-key"] = key.reveal()
+        elif key is not None:
+            headers["Authorization"] = f"Bearer {key.reveal()}"
         body = PieceStream(lambda: iter(()))
         if call.upload is not None:
             headers["Content-Type"] = call.upload.content_type
@@ -332,19 +365,8 @@ def _headers(config: ApiConfig) -> dict[str, str]:
     if config.project:
         headers["OpenAI-Project"] = config.project
     if config.key is not None:
-        key = config.key.reveal()
-        if config.auth is AuthStyle.API_KEY_HEADER:
-            headers["api-key"] = key
-        else:
-            headers["Authorization"] = f"Bearer {key}"
-        if not _is_sendable(key):
-            raise errors.ConfigError("the API key holds characters that no key has")
+        check_key(config.key)
     for name in ("OpenAI-Organization", "OpenAI-Project"):
-        if not _is_sendable(headers.get(name, "-")):
+        if not is_sendable(headers.get(name, "-")):
             raise errors.ConfigError(f"the value for {name} holds characters that cannot be sent")
     return headers
-
-
-def _is_sendable(value: str) -> bool:
-    # Checked here because the complaint of the HTTP library would quote the whole header.
-    return value.isascii() and value.isprintable() and value.strip() == value and value != ""

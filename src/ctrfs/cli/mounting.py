@@ -11,6 +11,7 @@ import click
 from ctrfs.errors import CtrfsError, MountError
 from ctrfs.mount.daemon import Readiness, StartReport, run_in_background
 from ctrfs.mount.file_lock import FileLock
+from ctrfs.mount.keys import hide_keys
 from ctrfs.mount.logs import log_to_file, log_to_standard_error
 from ctrfs.mount.mountinfo import is_dead
 from ctrfs.mount.places import make_private_directory, state_base
@@ -24,6 +25,7 @@ from ctrfs.mount.problems import (
     line_for,
 )
 from ctrfs.mount.records import MountRecord, MountRecords, wait_for_end
+from ctrfs.mount.source import KEY_VARIABLE
 
 # After this long in silence a waiting user is told what is waited for.
 _SILENCE_S = 1.0
@@ -153,6 +155,7 @@ def _daemon(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
 
 
 def _serve(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
+    hide_keys(os.environ, variable=KEY_VARIABLE)
     # Loaded here: the parent of a daemon needs neither the HTTP library nor the kernel's.
     from ctrfs.mount.run import serve_mount  # noqa: PLC0415
 

@@ -60,7 +60,7 @@ _OPPOSITES: Final = {"ro": "rw", "rw": "ro"}
 _VALUES: Final = frozenset(
     {
         "base_url", "cache_size", "dir_mode", "drain_timeout", "expired", "expires_after",
-        "file_mode", "gid", "key_file", "local_only", "log_file", "log_level", "max_connections",
+        "file_mode", "gid", "key_command", "key_file", "local_only", "log_file", "log_level", "max_connections",
         "max_file_size", "max_open_files", "max_stale", "memory_limit", "network_policy",
         "rename_dir_limit", "retries", "rps", "slashes", "spool_size", "stall_timeout", "state_dir",
         "timeout", "ttl", "uid", "umask", "write",
@@ -90,6 +90,8 @@ class MountOptions:
     files: FileSystemConfig = field(default_factory=FileSystemConfig)
     base_url: str | None = None
     key_file: Path | None = None
+    key_command: str | None = None
+    """Words of a command whose output is the key; never the key itself."""
     insecure_http: bool = False
     allow_other: bool = False
     allow_root: bool = False
@@ -125,6 +127,7 @@ def parse_options(texts: Iterable[str], *, uid: int, gid: int, umask: int) -> Mo
         files=_files(said, FileSystemConfig(uid=uid, gid=gid, umask=umask)),
         base_url=said.read("base_url", str, None),
         key_file=said.read("key_file", path, None),
+        key_command=said.read("key_command", str, None),
         insecure_http=said.has("insecure_http"),
         allow_other=said.has("allow_other"),
         allow_root=said.has("allow_root"),

@@ -12,17 +12,17 @@ process list and the mount table.
 from __future__ import annotations
 
 import enum
-import ipaddress
-import os
-import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from ctrfs.api.hosts import is_loopback
 from ctrfs.config import DEFAULT_BASE_URL, ApiConfig, Secret
 from ctrfs.errors import ConfigError
+from ctrfs.mount.keys import key_from, key_from_command, key_from_file
 from ctrfs.mount.option_values import path as absolute_path
 from ctrfs.mount.options import MountOptions
 
@@ -33,8 +33,6 @@ PROJECT_VARIABLE: Final = "OPENAI_PROJECT_ID"
 
 # Over its socket the local service is reached by file permissions; the name only fills the URL.
 _LOCAL_BASE_URL: Final = "http://localhost/v1"
-# A key is some hundred characters; a larger file is not a key file.
-_KEY_BYTES_MAX: Final = 16 * 1024
 
 
 class SourceKind(enum.Enum):
@@ -99,16 +97,17 @@ def api_config_for(
         unix_socket: Where the local service listens; needed for ``local:`` only.
 
     Raises:
-        ConfigError: No key, an address that cannot be used, a key that would leak.
+        ConfigError: No key, or none from its file or command; an address that cannot be used, a key that would leak.
     """
     if source.kind is SourceKind.LOCAL:
         return replace(
             options.api, base_url=_LOCAL_BASE_URL, key=Secret("local"), unix_socket=unix_socket
         )
     base_url = options.base_url or environment.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    is_loopback = _check_base_url(base_url, insecure_http=options.insecure_http)
-    key = _key(options, environment)
-    if key is None and not is_loopback:
+    is_local = _check_base_url(base_url, insecure_http=options.insecure_http)
+    read_key = _key_reader(options)
+    key = _key_of(environment) if read_key is None else read_key()
+    if key is None and not is_local:
         # Who is sent elsewhere by a variable long forgotten learns it here.
         whose = "" if base_url == DEFAULT_BASE_URL else f" for {base_url}"
         raise ConfigError(f"no API key{whose}: set {KEY_VARIABLE}, or use -o key_file=FILE")
@@ -116,6 +115,7 @@ def api_config_for(
         options.api,
         base_url=base_url.rstrip("/"),
         key=key,
+        read_key=read_key,
         organization=_header_text(environment, ORGANIZATION_VARIABLE),
         project=_header_text(environment, PROJECT_VARIABLE),
     )
@@ -147,50 +147,29 @@ def _check_base_url(base_url: str, *, insecure_http: bool) -> bool:
         raise ConfigError(f"the base URL must look like {DEFAULT_BASE_URL}, not {base_url!r}")
     if parts.fragment:
         raise ConfigError("the base URL cannot hold #")
-    is_loopback = _is_loopback(host)
-    if parts.scheme == "http" and not (is_loopback or insecure_http):
+    is_local = is_loopback(host)
+    if parts.scheme == "http" and not (is_local or insecure_http):
         raise ConfigError(
             f"the base URL would send the key and all files unencrypted to {host}; "
             "use https, or allow it with -o insecure_http"
         )
-    return is_loopback
+    return is_local
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _key(options: MountOptions, environment: Mapping[str, str]) -> Secret | None:
+def _key_reader(options: MountOptions) -> Callable[[], Secret] | None:
+    """Return what reads the key; None where only the environment can have it."""
+    if options.key_file is not None and options.key_command is not None:
+        raise ConfigError("options key_file and key_command exclude each other")
     if options.key_file is not None:
-        text, place = _key_file_text(options.key_file), str(options.key_file)
-        if not text:
-            raise ConfigError(f"the key file {place} is empty")
-    else:
-        text, place = environment.get(KEY_VARIABLE, "").strip(), KEY_VARIABLE
-    if not text:
-        return None
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ConfigError(f"{place} holds something that is not an API key")
-    return Secret(text)
+        return partial(key_from_file, options.key_file)
+    if options.key_command is not None:
+        return partial(key_from_command, options.key_command)
+    return None
 
 
-def _key_file_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            facts = os.fstat(file.fileno())
-            if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(f"the key file {path} can be read by others: chmod 600 {path}")
-            content = file.read(_KEY_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError(f"the key file {path} cannot be read: {error.strerror}") from error
-    if len(content) > _KEY_BYTES_MAX:
-        raise ConfigError(f"the key file {path} is too long for a key")
-    return content.decode("ascii", errors="replace").strip()
+def _key_of(environment: Mapping[str, str]) -> Secret | None:
+    text = environment.get(KEY_VARIABLE, "").strip()
+    return key_from(text, place=KEY_VARIABLE) if text else None
 
 
 def _header_text(environment: Mapping[str, str], name: str) -> str | None:

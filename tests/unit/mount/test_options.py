@@ -53,7 +53,7 @@ def test_every_setting_can_be_said() -> None:
         "network_policy=pypi.org:files.pythonhosted.org,gid=7,umask=077,file_mode=640,dir_mode=0750,"
         "allow_other,allow_root,rename_dir_limit=5,max_file_size=1G,spool_size=2G,"
         "max_open_files=9,timeout=7,stall_timeout=8,retries=4,max_connections=3,rps=2.5,state_dir=/s,"
-        "base_url=https://example.org/v1,log_file=/l,log_level=warning,key_file=/k,write=through,"
+        "base_url=https://example.org/v1,log_file=/l,log_level=warning,key_file=/k,key_command=pass show k,write=through,"
         "insecure_http,nonempty,drain_timeout=5s"
     )
 
@@ -75,6 +75,7 @@ def test_every_setting_can_be_said() -> None:
     assert options.api.requests_per_s_max == 2.5
     assert (options.state_dir, options.log_file) == (Path("/s"), Path("/l"))
     assert options.key_file == Path("/k")
+    assert options.key_command == "pass show k"
     assert options.base_url == "https://example.org/v1"
     assert options.log_level == "warning"
     assert all([options.allow_other, options.allow_root, options.nonempty, options.insecure_http])

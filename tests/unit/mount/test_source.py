@@ -86,6 +86,28 @@ def test_a_service_on_this_machine_needs_no_key() -> None:
     assert config.key is None
 
 
+def test_a_key_file_and_a_key_command_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        api_config_for(ACCOUNT, options("key_file=/k,key_command=cat /k"), environment={})
+
+
+def test_a_key_command_wins_over_the_environment_and_can_be_run_again() -> None:
+    config = api_config_for(
+        ACCOUNT, options("key_command=echo sk-3"), environment={"OPENAI_API_KEY": "sk-1"}
+    )
+
+    assert config.key == Secret("sk-3")
+    assert config.read_key is not None
+    assert config.read_key() == Secret("sk-3")
+    assert "sk-" not in repr(config)
+
+
+def test_a_key_of_the_environment_cannot_be_read_again() -> None:
+    config = api_config_for(ACCOUNT, options(), environment={"OPENAI_API_KEY": "sk-1"})
+
+    assert config.read_key is None
+
+
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("sk-2\n")
