@@ -121,5 +121,5 @@ def test_a_socket_is_not_put_where_others_could_replace_it(
 
     for runtime in (shared, tmp_path / "link"):
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-        with pytest.raises(ConfigError, match="by others|no other may enter"):
+        with pytest.raises(ConfigError, match=r"by others|no other may enter"):
             socket_path_for(tmp_path / ("d" * 100))
