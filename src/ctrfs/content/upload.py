@@ -241,28 +241,29 @@ class Uploader:
 
 
 def lookalikes(stored_name: str, digest: str) -> frozenset[str]:
-    """Return all stored paths that an upload of that name and digest can end at."""
+    """Return all stored paths that can only be those of an upload of that name and digest."""
     return paths_with_digest(stored_name, digest) | paths_without_digest(stored_name)
 
 
 def paths_with_digest(stored_name: str, digest: str) -> frozenset[str]:
     """Return what servers make of an uploaded name when they put the hash before it.
 
-    Before its last part, before its first part, or before all that they leave of it.
+    Before its last part, or before its first. What servers that cut folders off make of a name
+    with folders is left out: it is the path of a file of the same bytes outside the folder,
+    which may be somebody else's, and must be neither taken for ours nor cleared away.
     """
     name = PurePosixPath(stored_name)
     return frozenset(
         {
             f"{DATA_ROOT}{name.with_name(f'{digest}-{name.name}')}",
             f"{DATA_ROOT}{digest}-{stored_name}",
-            f"{DATA_ROOT}{digest}-{name.name}",
         }
     )
 
 
 def paths_without_digest(stored_name: str) -> frozenset[str]:
-    """Return what servers make of an uploaded name when they add no hash."""
-    return frozenset({f"{DATA_ROOT}{stored_name}", f"{DATA_ROOT}{PurePosixPath(stored_name).name}"})
+    """Return what servers make of an uploaded name when they add no hash; see above."""
+    return frozenset({f"{DATA_ROOT}{stored_name}"})
 
 
 def _checked(stored: ContainerFile, outgoing: Outgoing) -> ContainerFile:
