@@ -239,7 +239,11 @@ def test_doctor_finds_what_is_missing(tmp_path: Path) -> None:
 def test_an_unusable_environment_is_refused_in_one_line(
     tmp_path: Path, name: str, value: str
 ) -> None:
-    variables = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": "https://127.0.0.1:9/v1", name: value}
+    variables = {
+        "OPENAI_API_KEY": "sk-x",
+        "OPENAI_BASE_URL": "https://service.invalid/v1",
+        name: value,
+    }
     ended = run("ls", home=tmp_path, variables=variables)
 
     is_refused(ended, "the proxy or certificate settings of the environment cannot be used")
