@@ -27,6 +27,9 @@ FAILURES_TO_OPEN: Final = 5
 FAILURES_SPAN_S: Final = 3.0
 # Silence is seen late: two calls that waited in vain suffice.
 SILENT_FAILURES_TO_OPEN: Final = 2
+# A wrong address is found out before a user loses patience with ``ctrfs mount``: of what has
+# never answered, connections that cannot be made are enough, however fast they fail.
+NEVER_CONNECTED_TO_OPEN: Final = 3
 # What failed longer ago says nothing about now.
 MEMORY_S: Final = 60.0
 FIRST_PAUSE_S: Final = 3.0
@@ -69,6 +72,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._silent_failures = 0
+        self._has_connected = False
         self._first_failure_s = 0.0
         self._last_failure_s = -math.inf
         self._since_ns: int | None = None
@@ -124,6 +128,7 @@ class Breaker:
 
     def answered(self) -> None:
         """Learn that the service has answered, whatever it said."""
+        self._has_connected = True
         self._failures = self._silent_failures = 0
         self._since_ns = None
         self._last_error = ""
@@ -131,15 +136,17 @@ class Breaker:
         self._pause_s = FIRST_PAUSE_S
         self._probe_s = FIRST_PROBE_S
 
-    def failed(self, admission: Admission, words: str) -> None:
+    def failed(self, admission: Admission, words: str, *, is_connected: bool = True) -> None:
         """Learn that an attempt ended without an answer.
 
         Args:
             admission: Of the attempt.
             words: Why, for users.
+            is_connected: Whether the attempt got as far as sending something.
         """
         now_s = self._clock.monotonic_s()
         self._last_error = words
+        self._has_connected = self._has_connected or is_connected
         if self._is_open:
             if admission.is_probe:
                 self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
@@ -155,7 +162,9 @@ class Breaker:
         self._failures += 1
         self._silent_failures += took_s >= self._silence_s
         self._last_failure_s = now_s
-        if self._silent_failures >= SILENT_FAILURES_TO_OPEN or (
+        never_connected = not self._has_connected and self._failures >= NEVER_CONNECTED_TO_OPEN
+        is_silent = self._silent_failures >= SILENT_FAILURES_TO_OPEN
+        if (never_connected or is_silent) or (
             self._failures >= FAILURES_TO_OPEN and now_s - self._first_failure_s >= FAILURES_SPAN_S
         ):
             self._is_open = True

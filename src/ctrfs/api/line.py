@@ -34,14 +34,25 @@ class Trial:
         self._breaker.answered()
         self._slot.answered(status, asked_s=asked_s)
 
-    def unanswered(self, words: str, *, is_timeout: bool) -> None:
-        """Learn that no answer came; ``words`` say why. Ignored after ``answered``."""
+    def unanswered(self, words: str, *, is_timeout: bool, is_connected: bool) -> bool:
+        """Learn that no answer came; return whether it makes sense to go on trying.
+
+        Ignored after ``answered``.
+
+        Args:
+            words: Why there was none.
+            is_timeout: Whether time ran out.
+            is_connected: Whether something could be sent.
+        """
         if self._is_told:
-            return
+            return True
         self._is_told = True
-        self._breaker.failed(self._admission, words)
+        self._breaker.failed(self._admission, words, is_connected=is_connected)
         if is_timeout:
             self._slot.timed_out()
+        # A line that breaks now and then may hold the next time, also for a probe; nobody at
+        # home for so long is nobody at home.
+        return is_connected or not self._breaker.is_open
 
     def ended(self) -> None:
         """Learn that the attempt is over; without a word before, nobody wanted its answer."""

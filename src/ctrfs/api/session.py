@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
 
@@ -18,6 +18,7 @@ from ctrfs import errors
 from ctrfs.api.answer import Answer
 from ctrfs.api.connections import CLOSE_TIMEOUT_S, Connection, Connections, TransportFactory
 from ctrfs.api.failures import (
+    BEFORE_SENDING,
     AttemptFailedError,
     failure_from_answer,
     failure_from_exception,
@@ -194,9 +195,12 @@ class Session:
                 )
                 report.outcome = f"{type(failure.error).__name__}: {failure.error}"
                 if not isinstance(failure.error, errors.RemoteProtocolError):
-                    trial.unanswered(
-                        str(failure.error), is_timeout=isinstance(error, httpx.TimeoutException)
+                    goes_on = trial.unanswered(
+                        str(failure.error),
+                        is_timeout=isinstance(error, httpx.TimeoutException),
+                        is_connected=not isinstance(error, BEFORE_SENDING),
                     )
+                    failure = replace(failure, is_final=not goes_on)
                 raise AttemptFailedError(failure) from error
             except AttemptFailedError as error:
                 report.outcome = f"{type(error.failure.error).__name__}: {error}"
@@ -206,7 +210,9 @@ class Session:
                 report.outcome = f"{type(error).__name__}: {error}"
                 if self._has_waited_in_vain(call, trial, attempts):
                     waited_s = self._clock.monotonic_s() - trial.started_s
-                    trial.unanswered(f"no answer within {waited_s:.0f} s", is_timeout=True)
+                    trial.unanswered(
+                        f"no answer within {waited_s:.0f} s", is_timeout=True, is_connected=True
+                    )
                 raise
             finally:
                 self._log(call, report)
