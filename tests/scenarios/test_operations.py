@@ -305,6 +305,24 @@ async def test_writing_moves_the_time_forward(workplace: Workplace) -> None:
     assert (await workplace.status("a.txt")).mtime_ns > 1_000_000_000_000_000_000
 
 
+@pytest.mark.parametrize("way", ["open", "file", "path"])
+async def test_truncating_to_the_present_length_moves_the_time_forward(
+    workplace: Workplace, way: str
+) -> None:
+    # ``: > stamp`` is how shell scripts touch an empty file.
+    await write_file(workplace, "stamp", b"")
+    await workplace.set_mtime("stamp", 1_000_000_000_000_000_000)
+    flags = os.O_WRONLY | (os.O_TRUNC if way == "open" else 0)
+    if way == "path":
+        await workplace.truncate("stamp", 0)
+    else:
+        async with workplace.opened("stamp", flags) as file:
+            if way == "file":
+                await file.truncate(0)
+
+    assert (await workplace.status("stamp")).mtime_ns > 1_000_000_000_000_000_000
+
+
 async def test_a_file_keeps_its_inode_over_writes_and_renames(workplace: Workplace) -> None:
     await write_file(workplace, "a.txt", b"x")
     inode = (await workplace.status("a.txt")).inode

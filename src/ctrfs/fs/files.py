@@ -211,3 +211,9 @@ class Files:
     async def _truncate_held(self, file: File, open_file: OpenFile, size: int) -> None:
         with self._changing(file, open_file):
             await open_file.truncate(size)
+        if open_file.state is FileState.CLEAN:
+            # It had that length: nothing to send, but Linux counts it as a change all the same,
+            # and scripts touch their empty stamps so.
+            file.mtime_ns = self._parts.clock.wall_ns()
+            with self._parts.spared():
+                self._parts.keep_facts(file)
