@@ -44,6 +44,9 @@ BACKOFF_S: Final = 0.5
 # A line that carried so much before it broke is worth as many further attempts as the first:
 # else no file of many GB would ever come over a line that breaks now and then.
 WORTHWHILE_BYTES: Final = 1 * MIB
+# What one reader was told of a silent service goes for those, too, whom the kernel has let wait
+# behind that one for the same page: it asks anew for each, one after another, in milliseconds.
+FAILURE_LASTS_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +95,7 @@ class Download:
         self._received = 0
         self._hasher = new_hasher()
         self._pace = Pace(config.stall_timeout_s)
+        self._stalled: tuple[float, int] | None = None
         self.watermark = 0
         self.length_bytes = identity.size_bytes
         self.is_complete = False
@@ -135,8 +139,12 @@ class Download:
     async def _wait(self, is_reached: Callable[[], bool]) -> None:
         if is_reached():
             return
-        flight = self._flight or self._take_off()
         began_s = trio.current_time()
+        if self._stalled is not None:
+            stalled_s, received = self._stalled
+            if began_s - stalled_s < FAILURE_LASTS_S and received == self._received:
+                raise self._stall_error()
+        flight = self._flight or self._take_off()
         end_s = began_s + self._config.transfer_timeout_s
         # Whoever comes to a download that already crawls waits as long as all others.
         patient_until_s = began_s + self._config.stall_timeout_s
@@ -156,8 +164,14 @@ class Download:
             timeout_s = self._config.transfer_timeout_s
             raise RemoteStalledError(f"bytes of {file_id} did not come within {timeout_s:g} s")
         if now_s >= patient_until_s:
-            timeout_s = self._config.stall_timeout_s
-            raise RemoteStalledError(f"hardly a byte of {file_id} came for {timeout_s:g} s")
+            self._stalled = (now_s, self._received)
+            raise self._stall_error()
+
+    def _stall_error(self) -> RemoteStalledError:
+        timeout_s = self._config.stall_timeout_s
+        return RemoteStalledError(
+            f"hardly a byte of {self._identity.file_id} came for {timeout_s:g} s"
+        )
 
     def _take_off(self) -> _Flight:
         # Not async on purpose: no task may run between "no flight" and "recorded".

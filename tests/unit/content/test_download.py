@@ -205,8 +205,24 @@ async def test_a_download_of_which_no_byte_comes_stalls_each_of_its_readers(
 
     assert trio.current_time() - began_s == pytest.approx(60, abs=1)
     transfer.gate.set()
+    await trio.sleep(1)
     assert await file.read(60, 10) == CONTENT[60:70]
     assert bench.service.offsets == [0, 50]
+
+
+async def test_readers_who_wait_for_one_page_do_not_wait_one_after_another(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The kernel sends the read of the second once that of the first has failed."""
+    bench.service.transfers = [Transfer(content=CONTENT, gate_at=50) for _again in range(9)]
+    file = (await bench.start()).open(INODE, identity_of(CONTENT))
+
+    for _reader in range(20):
+        with pytest.raises(RemoteStalledError):
+            await file.read(60, 10)
+        await trio.sleep(0.01)
+
+    assert trio.current_time() == pytest.approx(60, abs=2)
 
 
 async def test_a_drip_holds_no_reader_longer_than_silence(
@@ -232,6 +248,7 @@ async def test_a_drip_is_given_up_for_another_connection(
     with pytest.raises(RemoteStalledError):
         await file.read(90, 5)
 
+    await trio.sleep(1)
     assert await file.read(0, 1000) == CONTENT
     assert bench.service.offsets == [0, 1]
     assert bench.service.open_streams == 0
