@@ -43,9 +43,11 @@ coverage: setup  ## branch coverage of the tests that run in process
 	$(RUN)coverage run -m pytest -q -m "not mounted"
 	$(RUN)coverage report
 
-.PHONY: soak conformance
+.PHONY: soak crash conformance
 soak: setup  ## mixed load with failures for MINUTES (10): does all stay flat, is nothing lost
 	$(RUN)python -m scripts.soak --minutes $(or $(MINUTES),10)
+crash: setup  ## kill the daemon at every pass of every point, and KILLS (500) times at random
+	CRASH_KILLS=$(or $(KILLS),500) CRASH_SEED=$(or $(SEED),1) $(PYTEST) tests/crash
 conformance: setup  ## outside suites on a mount, WRITE=through; installs what they need
 	scripts/bootstrap --conformance
 	$(RUN)python -m scripts.conformance --write $(or $(WRITE),through)

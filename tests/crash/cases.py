@@ -1,0 +1,242 @@
+"""What users do, and the failpoints on the way of each: the rows of the crash matrix.
+
+Paths begin with a container whose name begins with ``TAG``, which a run replaces by a name of
+its own: many runs share one service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tests.crash.ledger import Kind, Operation
+
+TAG: Final = "TAG"
+# More than one page and more than one write; and another that is of another length.
+SIZE: Final = 25_000
+OTHER_SIZE: Final = 31_000
+# Names ending so live on one machine only.
+LOCAL_SUFFIX: Final = "~"
+
+_SAVED: Final = (
+    "spool.synced",
+    "save.digested",
+    "database.committed",
+    "save.intended",
+    "save.stored",
+    "save.bound",
+    "save.settled",
+)
+_REPLACED: Final = (*_SAVED, "save.deleted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One thing that users do.
+
+    Attributes:
+        setup: What is there before, acknowledged.
+        steps: What is cut off, one call after another.
+        points: Every failpoint that the steps pass, and no other.
+        dies_first_at: Where the first of two crashes strikes, such that there is much to repair.
+    """
+
+    name: str
+    setup: tuple[Operation, ...]
+    steps: tuple[Operation, ...]
+    points: tuple[str, ...]
+    dies_first_at: str = ""
+
+    def tagged(self, tag: str, outside: Path) -> Case:
+        """Return the case with names of its own; ``cp -r`` copies from ``outside``."""
+
+        def named(operation: Operation) -> Operation:
+            path = operation.path.replace(TAG, tag)
+            if operation.kind is Kind.COPY_TREE:
+                path = str(outside)
+            return replace(operation, path=path, to=operation.to.replace(TAG, tag))
+
+        return replace(
+            self,
+            setup=tuple(named(operation) for operation in self.setup),
+            steps=tuple(named(operation) for operation in self.steps),
+        )
+
+
+def save(path: str, seed: int, *, size: int = SIZE) -> Operation:
+    return Operation(kind=Kind.SAVE, path=f"{TAG}-{path}", seed=seed, size=size)
+
+
+def step(kind: Kind, path: str, to: str = "", *, seed: int = 0, size: int = 0) -> Operation:
+    target = f"{TAG}-{to}" if to else ""
+    return Operation(kind=kind, path=f"{TAG}-{path}", to=target, seed=seed, size=size)
+
+
+def _case(
+    name: str, points: Sequence[str], *steps: Operation, setup: Sequence[Operation] = ()
+) -> Case:
+    first = (step(Kind.MKDIR, "w"), *setup)
+    return Case(name=name, setup=first, steps=steps, points=tuple(points))
+
+
+_FOLDER: Final = (
+    step(Kind.MKDIR, "w/d"),
+    step(Kind.MKDIR, "w/d/deep"),
+    save("w/d/a.txt", 1),
+    save("w/d/b.txt", 2),
+    save("w/d/deep/c.txt", 3),
+)
+_MOVED: Final = (
+    "spool.synced",
+    "save.digested",
+    "database.committed",
+    "rename.intended",
+    "rename.stored",
+    "rename.bound",
+    "save.deleted",
+    "rename.settled",
+)
+_REMOVED: Final = ("database.committed", "unlink.intended", "unlink.deleted", "unlink.settled")
+
+CASES: Final[tuple[Case, ...]] = (
+    _case("create", _SAVED, save("w/a.txt", 1)),
+    _case("create empty", _SAVED, save("w/a.txt", 1, size=0)),
+    _case("overwrite", _REPLACED, save("w/a.txt", 2, size=OTHER_SIZE), setup=[save("w/a.txt", 1)]),
+    _case(
+        "overwrite twice",
+        _REPLACED,
+        save("w/a.txt", 2, size=OTHER_SIZE),
+        save("w/a.txt", 3),
+        setup=[save("w/a.txt", 1)],
+    ),
+    _case(
+        "append",
+        _REPLACED,
+        step(Kind.APPEND, "w/a.txt", seed=2, size=SIZE),
+        setup=[save("w/a.txt", 1)],
+    ),
+    _case(
+        "rename",
+        _MOVED,
+        step(Kind.RENAME, "w/a.txt", "w/b.txt"),
+        setup=[save("w/a.txt", 1)],
+    ),
+    _case(
+        "rename over another",
+        _MOVED,
+        step(Kind.RENAME, "w/a.txt", "w/b.txt"),
+        setup=[save("w/a.txt", 1), save("w/b.txt", 2, size=OTHER_SIZE)],
+    ),
+    _case(
+        "rename over the same bytes",
+        _MOVED,
+        step(Kind.RENAME, "w/a.txt", "w/b.txt"),
+        setup=[save("w/a.txt", 1), save("w/b.txt", 1)],
+    ),
+    _case(
+        "rename into another container",
+        _MOVED,
+        step(Kind.RENAME, "w/a.txt", "v/b.txt"),
+        setup=[
+            step(Kind.MKDIR, "v"),
+            save("w/a.txt", 1),
+            save("v/b.txt", 2, size=OTHER_SIZE),
+        ],
+    ),
+    _case(
+        "rename before the close",
+        _REPLACED,
+        step(Kind.SAVE_RENAMED, "w/new", "w/a.txt", seed=2, size=OTHER_SIZE),
+        setup=[save("w/a.txt", 1)],
+    ),
+    _case("unlink", _REMOVED, step(Kind.UNLINK, "w/a.txt"), setup=[save("w/a.txt", 1)]),
+    _case(
+        "unlink and create again",
+        (*_REMOVED, *_REPLACED),
+        step(Kind.UNLINK, "w/a.txt"),
+        save("w/a.txt", 2),
+        save("w/a.txt", 1),
+        setup=[save("w/a.txt", 1)],
+    ),
+    _case(
+        "rename a folder",
+        (
+            "database.committed",
+            "folder.intended",
+            "folder.copied",
+            "folder.moved",
+            "save.deleted",
+            "folder.settled",
+        ),
+        step(Kind.RENAME, "w/d", "w/e"),
+        setup=_FOLDER,
+    ),
+    _case("make a container", (), step(Kind.MKDIR, "v")),
+    _case(
+        "delete a container",
+        ("database.committed", "rmdir.intended", "rmdir.deleted", "rmdir.settled"),
+        step(Kind.RMDIR, "v"),
+        setup=[step(Kind.MKDIR, "v")],
+    ),
+    _case(
+        "rename a container over another",
+        ("database.committed", "container.created", "container.replaced"),
+        step(Kind.RENAME, "v", "u"),
+        setup=[step(Kind.MKDIR, "v"), step(Kind.MKDIR, "u")],
+    ),
+    _case(
+        "keep a local-only name",
+        ("spool.synced", "local.synced", "database.committed", "local.kept"),
+        save(f"w/notes{LOCAL_SUFFIX}", 1),
+        save(f"w/notes{LOCAL_SUFFIX}", 2, size=OTHER_SIZE),
+    ),
+    _case(
+        "send what was local-only",
+        _MOVED,
+        step(Kind.RENAME, f"w/notes{LOCAL_SUFFIX}", "w/notes"),
+        setup=[save(f"w/notes{LOCAL_SUFFIX}", 1), save("w/notes", 2, size=OTHER_SIZE)],
+    ),
+    _case(
+        "make a file local-only",
+        ("spool.synced", "local.synced", "database.committed", "local.kept", "save.deleted"),
+        step(Kind.RENAME, "w/notes", f"w/notes{LOCAL_SUFFIX}"),
+        setup=[save(f"w/notes{LOCAL_SUFFIX}", 1), save("w/notes", 2, size=OTHER_SIZE)],
+    ),
+    _case("copy a tree", _SAVED, step(Kind.COPY_TREE, "outside", "w/tree")),
+)
+
+# What the next mount of the same source passes, beside what its sending passes; the tests of
+# tests/crash/test_takeover.py die there.
+POINTS_OF_A_START: Final = (
+    "takeover.linked",
+    "takeover.recorded",
+    "takeover.released",
+    "replay.restored",
+)
+
+
+# Those that are killed twice: again while the next mount repairs what the first kill left.
+_DIES_FIRST_AT: Final = {
+    "overwrite": "save.stored",
+    "rename over another": "rename.stored",
+    "rename into another container": "rename.bound",
+    "unlink": "unlink.intended",
+    "rename a folder": "folder.copied",
+    "delete a container": "rmdir.intended",
+}
+TWICE: Final = tuple(
+    replace(case, dies_first_at=_DIES_FIRST_AT[case.name])
+    for case in CASES
+    if case.name in _DIES_FIRST_AT
+)
+
+
+def plant_outside(folder: Path) -> Path:
+    """Make the folder that ``cp -r`` copies: three files, one of them empty, one deeper."""
+    (folder / "deep").mkdir(parents=True)
+    (folder / "one").write_bytes(b"1" * SIZE)
+    (folder / "empty").write_bytes(b"")
+    (folder / "deep" / "two").write_bytes(b"2" * OTHER_SIZE)
+    return folder

@@ -1,0 +1,119 @@
+"""The daemon dies at each named point of each operation, and nothing acknowledged is lost.
+
+The table of cases is in ``cases.py``, what is compared in
+``runs.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.crash.cases import CASES, POINTS_OF_A_START, TWICE, Case
+from tests.crash.lanes import Lanes, Plan
+from tests.support.crashing import Death, Disk, PowerCut
+from tests.support.service import ServiceProcess
+
+from ctrfs.failpoints import FAILPOINTS
+
+pytestmark = [pytest.mark.mounted, pytest.mark.slow]
+
+# What the disk kept beside what it was asked to keep.
+CUTS: Final = (
+    PowerCut(),
+    PowerCut(keeps_deletes=True),
+    PowerCut(keeps_commits=True),
+    PowerCut(keeps_commits=True, keeps_deletes=True),
+)
+# Where the disk has just been written: the power is cut here in the short run, as nothing that
+# is on the disk changes at other points. A process that dies here dies as at the next point.
+OF_THE_DISK: Final = {"spool.synced", "database.committed"}
+# Later passes of one point are those of a loop, and like the second.
+PASSES_MAX: Final = 2
+
+ALL_CASES = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
+
+
+def deaths_at(passed: Counter[str], *, passes_max: int = PASSES_MAX) -> list[Death]:
+    return [
+        Death(point=point, nth=nth)
+        for point, count in sorted(passed.items())
+        for nth in range(1, min(count, passes_max) + 1)
+    ]
+
+
+def plans_of(case: Case, passed: Counter[str]) -> list[Plan]:
+    return [
+        Plan(case=case, deaths=(death,), cut=CUTS[number % len(CUTS)] if is_cut else None)
+        for number, death in enumerate(deaths_at(passed))
+        for is_cut in [death.point in OF_THE_DISK]
+    ]
+
+
+def all_plans_of(case: Case, passed: Counter[str]) -> list[Plan]:
+    return [
+        Plan(case=case, deaths=(death,), cut=cut)
+        for death in deaths_at(passed, passes_max=9)
+        for cut in (None, *CUTS)
+    ]
+
+
+@ALL_CASES
+def test_a_crash_or_power_cut_at_any_point_of_an_operation_loses_nothing(
+    case: Case, lanes: Lanes, is_thorough: bool
+) -> None:
+    """Promise 14."""
+    passed = lanes.passes_of(case)
+
+    lanes.carry_out(all_plans_of(case, passed) if is_thorough else plans_of(case, passed))
+
+    assert set(passed) == set(case.points), "cases.py says where this case passes"
+
+
+@pytest.mark.parametrize("case", TWICE, ids=lambda case: case.name.replace(" ", "_"))
+def test_a_second_crash_while_the_first_is_repaired_loses_nothing(
+    case: Case, lanes: Lanes, is_thorough: bool
+) -> None:
+    """Promise 14."""
+    points = case.points if is_thorough else [case.dies_first_at]
+    firsts = [Plan(case=case, deaths=(Death(point=point),)) for point in points]
+    cleaning = lanes.carry_out(firsts)
+    plans = [
+        replace(plan, deaths=(*plan.deaths, second))
+        for plan, passed in cleaning.items()
+        for second in deaths_at(passed, passes_max=9 if is_thorough else 1)
+    ]
+
+    lanes.carry_out(plans)
+
+    assert plans, "the next mount passes no point: it has nothing to repair"
+
+
+def test_a_power_cut_of_a_real_disk_loses_nothing(
+    service: ServiceProcess, tmp_path: Path, is_thorough: bool
+) -> None:
+    """Promise 14."""
+    try:
+        with Disk.made(tmp_path / "trial"):
+            pass
+    except OSError as error:
+        pytest.skip(f"no disk can be made here whose power can be cut: {error}")
+    plans = [
+        Plan(case=case, deaths=(Death(point=point),))
+        for case in (CASES if is_thorough else TWICE)
+        for point in case.points
+        if is_thorough or point in OF_THE_DISK
+    ]
+
+    with closing(Lanes(service, tmp_path / "lanes", has_disks=True)) as lanes:
+        lanes.carry_out(plans)
+
+
+def test_each_failpoint_has_a_case_that_dies_there() -> None:
+    tried = {point for case in CASES for point in case.points} | set(POINTS_OF_A_START)
+
+    assert tried == set(FAILPOINTS)
