@@ -33,7 +33,7 @@ def test_a_crash_while_the_bytes_of_another_mount_are_taken_over_loses_nothing(
         first.start()
         second.start()
         run.work(case.setup)
-        second.arm(Death(point="save.intended"))
+        second.arm(Death(point="save.stored"))
         run.work(case.steps)
         second.await_death()
         assert first.end() == 0
