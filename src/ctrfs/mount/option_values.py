@@ -58,12 +58,16 @@ def duration_s(text: str) -> float:
     return seconds
 
 
-def waiting_s(text: str) -> float:
-    """Return seconds that something may wait; a wait of 0 would fail at once."""
-    seconds = duration_s(text)
-    if seconds <= 0:
-        raise ValueError("must be more than 0")
-    return seconds
+def waiting_s(least_s: float, most_s: float) -> Callable[[str], float]:
+    """Return a reader of the seconds that something may wait, both ends included."""
+
+    def read(text: str) -> float:
+        seconds = duration_s(text)
+        if not least_s <= seconds <= most_s:
+            raise ValueError(f"must be from {least_s:g} to {most_s:g} seconds")
+        return seconds
+
+    return read
 
 
 def size_bytes(text: str) -> int:

@@ -42,33 +42,50 @@ from ctrfs.mount.option_values import (
 
 T = TypeVar("T")
 
-# fstab and mount(8) pass these to every helper; they are for them, or are what we do anyway.
+# fstab and mount(8) pass these to every helper; they are for them, or are what we do anyway:
+# there are no devices and no links, libfuse adds nosuid and nodev, and every close is a sync.
 _IGNORED: Final = frozenset(
     {
-        "_netdev", "async", "atime", "auto", "defaults", "dev", "diratime", "exec", "group",
-        "lazytime", "mand", "noatime", "noauto", "nodev", "nodiratime", "noexec", "nofail",
-        "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nouser", "nousers",
-        "owner", "relatime", "strictatime", "suid", "user", "users", "default_permissions",
+        "_netdev", "async", "atime", "auto", "default_permissions", "defaults", "dev", "diratime",
+        "dirsync", "group", "helper", "iversion", "lazytime", "loud", "mand", "noatime", "noauto",
+        "nodev", "nodiratime", "nofail", "nogroup", "noiversion", "nolazytime", "nomand", "noowner",
+        "norelatime", "nostrictatime", "nosuid", "nosymfollow", "nouser", "nousers", "owner",
+        "relatime", "silent", "strictatime", "suid", "symfollow", "sync", "uhelper", "user", "users",
     }
 )  # fmt: skip
 _IGNORED_BEGINNINGS: Final = ("x-", "X-", "comment", "user=")
 
 _FLAGS: Final = frozenset(
-    {"allow_other", "allow_root", "debug", "insecure_http", "nonempty", "ro", "rw"}
-)
-_OPPOSITES: Final = {"ro": "rw", "rw": "ro"}
+    {
+        "allow_other", "allow_root", "debug", "exec", "insecure_http", "noexec", "nonempty", "ro",
+        "rw",
+    }
+)  # fmt: skip
+_OPPOSITES: Final = {"ro": "rw", "rw": "ro", "exec": "noexec", "noexec": "exec"}
 _VALUES: Final = frozenset(
     {
-        "base_url", "cache_size", "dir_mode", "drain_timeout", "expired", "expires_after",
+        "base_url", "cache_size", "connect_timeout", "dir_mode", "drain_timeout", "expired", "expires_after",
         "file_mode", "gid", "key_command", "key_file", "local_only", "log_file", "log_level", "max_connections",
-        "max_file_size", "max_open_files", "max_stale", "memory_limit", "network_policy",
+        "max_file_size", "max_open_files", "max_stale", "memory_limit",
+        "metadata_timeout", "network_policy",
         "rename_dir_limit", "retries", "rps", "slashes", "spool_size", "stall_timeout", "state_dir",
-        "timeout", "ttl", "uid", "umask", "write",
+        "transfer_timeout", "ttl", "uid", "umask", "write",
     }
 )  # fmt: skip
 _KEY_OPTIONS: Final = frozenset(
     {"key", "api_key", "apikey", "api-key", "openai_api_key", "OPENAI_API_KEY", "token", "password"}
 )
+
+# The first name was the only one once, and stays for the lines of an fstab.
+_ALIASES: Final = {"timeout": "metadata_timeout"}
+
+# Below these a healthy service of a second a call fails; above, nobody waits for a program.
+_METADATA_TIMEOUT_S: Final = (1.0, 3600.0)
+_STALL_TIMEOUT_S: Final = (1.0, 3600.0)
+_TRANSFER_TIMEOUT_S: Final = (1.0, 7 * 86400.0)
+_CONNECT_TIMEOUT_S: Final = (0.1, 120.0)
+_DRAIN_TIMEOUT_S: Final = (0.1, 86400.0)
+_REFUSED: Final = {"remount": "a mount cannot be changed; unmount it and mount it again"}
 
 # The kernel's uid_t and gid_t; the highest value means "nobody in particular".
 _ID_MAX: Final = 2**32 - 2
@@ -95,6 +112,8 @@ class MountOptions:
     insecure_http: bool = False
     allow_other: bool = False
     allow_root: bool = False
+    no_exec: bool = False
+    """The kernel runs no program that lies in the mount."""
     nonempty: bool = False
     state_dir: Path | None = None
     log_file: Path | None = None
@@ -131,14 +150,36 @@ def parse_options(texts: Iterable[str], *, uid: int, gid: int, umask: int) -> Mo
         insecure_http=said.has("insecure_http"),
         allow_other=said.has("allow_other"),
         allow_root=said.has("allow_root"),
+        no_exec=said.has("noexec"),
         nonempty=said.has("nonempty"),
         state_dir=said.read("state_dir", path, None),
         log_file=said.read("log_file", path, None),
         log_level=said.read(
             "log_level", one_of(_LOG_LEVELS), "debug" if said.has("debug") else "info"
         ),
-        drain_timeout_s=said.read("drain_timeout", waiting_s, 60.0),
+        drain_timeout_s=said.read("drain_timeout", waiting_s(*_DRAIN_TIMEOUT_S), 60.0),
     )
+
+
+def split_unknown(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a list of options without those that do not exist, and the names of these.
+
+    For ``mount -s``, which tolerates them. What exists and is refused stays, and is refused.
+    """
+    known: list[str] = []
+    unknown: list[str] = []
+    for option in parts_of(text, separator=","):
+        name = option.partition("=")[0]
+        if _is_for_others(option) or name in _FLAGS | _VALUES | _KEY_OPTIONS | _REFUSED.keys():
+            known.append(option.replace("\\", "\\\\").replace(",", "\\,"))
+        else:
+            unknown.append(name)
+    return ",".join(known), tuple(unknown)
+
+
+def _is_for_others(option: str) -> bool:
+    name = option.partition("=")[0]
+    return not option or name in _IGNORED or option.startswith(_IGNORED_BEGINNINGS)
 
 
 class _Said:
@@ -155,8 +196,11 @@ class _Said:
             ConfigError: There is no such option, or it is refused.
         """
         name, has_value, value = option.partition("=")
-        if name in _IGNORED or option.startswith(_IGNORED_BEGINNINGS) or not option:
+        name = _ALIASES.get(name, name)
+        if _is_for_others(option):
             return
+        if name in _REFUSED:
+            raise ConfigError(f"option {name}: {_REFUSED[name]}")
         if name in _KEY_OPTIONS:
             raise ConfigError(
                 f"option {name} is refused: a key in an option shows in the process list and "
@@ -194,8 +238,18 @@ class _Said:
 def _api(said: _Said) -> ApiConfig:
     usual = ApiConfig()
     return ApiConfig(
-        metadata_timeout_s=said.read("timeout", waiting_s, usual.metadata_timeout_s),
-        stall_timeout_s=said.read("stall_timeout", waiting_s, usual.stall_timeout_s),
+        connect_timeout_s=said.read(
+            "connect_timeout", waiting_s(*_CONNECT_TIMEOUT_S), usual.connect_timeout_s
+        ),
+        metadata_timeout_s=said.read(
+            "metadata_timeout", waiting_s(*_METADATA_TIMEOUT_S), usual.metadata_timeout_s
+        ),
+        stall_timeout_s=said.read(
+            "stall_timeout", waiting_s(*_STALL_TIMEOUT_S), usual.stall_timeout_s
+        ),
+        transfer_timeout_s=said.read(
+            "transfer_timeout", waiting_s(*_TRANSFER_TIMEOUT_S), usual.transfer_timeout_s
+        ),
         connections_max=said.read(
             "max_connections", whole_number(1, _CONNECTIONS_MAX), usual.connections_max
         ),
@@ -224,7 +278,12 @@ def _content(said: _Said) -> ContentConfig:
         spool_bytes_max=said.read("spool_size", size_bytes, usual.spool_bytes_max),
         cache_bytes_max=said.read("cache_size", cache_size_bytes, usual.cache_bytes_max),
         file_bytes_max=said.read("max_file_size", size_bytes, usual.file_bytes_max),
-        stall_timeout_s=said.read("stall_timeout", waiting_s, usual.stall_timeout_s),
+        stall_timeout_s=said.read(
+            "stall_timeout", waiting_s(*_STALL_TIMEOUT_S), usual.stall_timeout_s
+        ),
+        transfer_timeout_s=said.read(
+            "transfer_timeout", waiting_s(*_TRANSFER_TIMEOUT_S), usual.transfer_timeout_s
+        ),
         download_retries_max=said.read(
             "retries", whole_number(0, _RETRIES_MAX), usual.download_retries_max
         ),

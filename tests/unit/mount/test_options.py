@@ -54,7 +54,7 @@ def test_every_setting_can_be_said() -> None:
         "allow_other,allow_root,rename_dir_limit=5,max_file_size=1G,spool_size=2G,"
         "max_open_files=9,timeout=7,stall_timeout=8,retries=4,max_connections=3,rps=2.5,state_dir=/s,"
         "base_url=https://example.org/v1,log_file=/l,log_level=warning,key_file=/k,key_command=pass show k,write=through,"
-        "insecure_http,nonempty,drain_timeout=5s"
+        "insecure_http,nonempty,drain_timeout=5s,connect_timeout=250ms,transfer_timeout=1h"
     )
 
     assert options.tree.show_expired
@@ -70,6 +70,8 @@ def test_every_setting_can_be_said() -> None:
     assert options.content.spool_bytes_max == 2 * GIB
     assert (options.api.metadata_timeout_s, options.api.stall_timeout_s) == (7.0, 8.0)
     assert options.content.stall_timeout_s == 8.0
+    assert options.api.connect_timeout_s == 0.25
+    assert (options.api.transfer_timeout_s, options.content.transfer_timeout_s) == (3600.0, 3600.0)
     assert (options.api.retries_max, options.content.download_retries_max) == (4, 4)
     assert options.api.connections_max == 3
     assert options.api.requests_per_s_max == 2.5
@@ -84,6 +86,17 @@ def test_every_setting_can_be_said() -> None:
 
 def test_a_long_ttl_alone_raises_the_limit_of_stale_answers_with_it() -> None:
     assert parse("ttl=1h").tree.max_stale_s == 3600.0
+
+
+def test_the_limit_of_a_call_has_two_names_and_the_last_word_wins() -> None:
+    assert parse("timeout=7").api.metadata_timeout_s == 7.0
+    assert parse("metadata_timeout=7,timeout=8").api.metadata_timeout_s == 8.0
+    assert parse("timeout=7,metadata_timeout=8").api.metadata_timeout_s == 8.0
+
+
+@pytest.mark.parametrize("text", ["1g", "4g", "16g", "64G"])
+def test_the_memory_limits_of_the_service_are_taken(text: str) -> None:
+    assert parse(f"memory_limit={text}").files.defaults.memory_limit == text.lower()
 
 
 def test_an_escaped_comma_belongs_to_the_value() -> None:
@@ -130,6 +143,13 @@ def test_a_key_in_an_option_is_refused_without_repeating_it(option: str) -> None
         ("expires_after=60", "must be from 1 to 20"),
         ("memory_limit=lots", "must be 1g"),
         ("memory_limit=2g", "must be 1g"),
+        ("max_connections=257", "must be from 1 to 256"),
+        ("retries=11", "must be from 0 to 10"),
+        ("metadata_timeout=2h", "must be from 1 to 3600 seconds"),
+        ("stall_timeout=0.5", "must be from 1 to 3600 seconds"),
+        ("transfer_timeout=0.5", "must be from 1 to 604800 seconds"),
+        ("connect_timeout=3m", "must be from 0.1 to 120 seconds"),
+        ("drain_timeout=0", "must be from 0.1 to 86400 seconds"),
         ("network_policy=http://a", "not a domain"),
         ("local_only=re:(", "not a regular expression"),
         ("expired=maybe", "must be one of show, hide"),
@@ -137,7 +157,7 @@ def test_a_key_in_an_option_is_refused_without_repeating_it(option: str) -> None
         ("rps=1001", "must be from 0.01 to 1000"),
         ("rps=fast", "not a number"),
         ("max_connections=0", "must be from 1 to 256"),
-        ("timeout=0", "more than 0"),
+        ("timeout=0", "must be from 1 to 3600 seconds"),
         ("cache_size=" + "9" * 400, "cache_size"),
     ],
 )
