@@ -57,6 +57,37 @@ async def test_closing_again_after_a_lost_answer_does_not_make_a_second_file(
         assert [row["bytes"] for row in service.files(container)] == [len(NEW)]
 
 
+@pytest.mark.parametrize("deed", ["change", "remove", "rename"])
+async def test_what_a_lost_answer_has_left_goes_with_what_is_done_next(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, *, deed: str
+) -> None:
+    with InProcessService() as service:
+        container = service.create_container("c")
+        async with mounted(service, tmp_path) as mount:
+            handle = await mount.create("c/report.csv")
+            await mount.fs.write(handle, 0, NEW)
+            service.add_fault("create_file", "reset", when="after")
+            service.add_fault("list_files", "status", status=503)
+            with pytest.raises(RemoteError):
+                await mount.close(handle)
+            service.clear_faults()
+
+            expected: dict[str, bytes | None] = {"c": None}
+            match deed:
+                case "change":
+                    await mount.write_file("c/report.csv", OLD)
+                    expected["c/report.csv"] = OLD
+                case "remove":
+                    await mount.unlink("c/report.csv")
+                case _:
+                    await mount.rename("c/report.csv", "c/other.csv")
+                    expected["c/other.csv"] = NEW
+
+            await trio.sleep(60)
+            assert await mount.walk() == expected
+        assert len(service.files(container)) == len(expected) - 1
+
+
 async def test_an_upload_cut_short_by_an_interrupt_is_not_made_twice(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
