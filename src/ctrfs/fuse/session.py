@@ -48,6 +48,7 @@ class KernelOptions:
     read_only: bool = False
     allow_other: bool = False
     allow_root: bool = False
+    no_exec: bool = False
 
 
 class KernelSession:
@@ -131,6 +132,8 @@ def mount_option_texts(options: KernelOptions) -> set[str]:
         texts.add("allow_other")
     if options.allow_root:
         texts.add("allow_root")
+    if options.no_exec:
+        texts.add("noexec")
     return texts
 
 
@@ -172,7 +175,8 @@ def _content(file: IO[bytes]) -> str:
 
 
 def _unmount_lazily(mountpoint: Path) -> None:
-    command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+    # Without helpers: ours would wait for the end of this very process.
+    command = ["umount", "-i", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
     try:
         subprocess.run(  # noqa: S603  # nosec B603  # fixed words and our own mount point
             [*command, str(mountpoint)],

@@ -8,6 +8,10 @@ from ctrfs.config import ApiConfig
 EXIT_OK = 0
 EXIT_USAGE = 1
 """A wrong option, source or argument; also the failure of a command that mounts nothing."""
+EXIT_SYSTEM = 2
+"""For the helpers of mount(8): out of memory, no process can be made, and the like."""
+EXIT_INTERRUPTED = 8
+"""For the helpers of mount(8): ended by whoever called them."""
 EXIT_MOUNT_FAILED = 32
 """What mount(8) and its helpers use."""
 EXIT_UNSENT = 64

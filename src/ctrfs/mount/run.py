@@ -178,6 +178,7 @@ def _kernel_options(plan: MountPlan) -> KernelOptions:
         read_only=plan.options.files.read_only,
         allow_other=plan.options.allow_other,
         allow_root=plan.options.allow_root,
+        no_exec=plan.options.no_exec,
     )
 
 
