@@ -86,6 +86,8 @@ class Surroundings:
     start_soon: StartSoon
     on_idle: Callable[[OpenFile], None]
     """Called when a file has stopped to be unsent, or to be resident."""
+    on_change: Callable[[OpenFile], None] = lambda _file: None
+    """Called before the first byte of a change is written; must not wait."""
 
 
 class OpenFile:
@@ -342,6 +344,7 @@ class OpenFile:
         return written
 
     def _note_change(self) -> None:
+        self._surroundings.on_change(self)
         self._digest = self._expected_digest = None
         if self.dirty_since_ns is None:
             self.dirty_since_ns = self._surroundings.clock.wall_ns()

@@ -29,6 +29,9 @@ class ContentStore:
 
     Invariant: a file is in ``_files`` exactly while it has references, or is unsent, or is
     resident; one in ``_discarded`` only while it has references.
+
+    Attributes:
+        on_change: Told of an inode before each change of its bytes; must not wait.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class ContentStore:
         self._files: dict[InodeNumber, OpenFile] = {}
         self._discarded: set[InodeNumber] = set()
         self._nursery: trio.Nursery | None = None
+        self.on_change: Callable[[InodeNumber], None] = lambda _inode: None
         self._surroundings = Surroundings(
             api=api,
             clock=clock,
@@ -48,6 +52,7 @@ class ContentStore:
             spool=spool,
             start_soon=self._start_soon,
             on_idle=self._retire_if_idle,
+            on_change=lambda file: self.on_change(file.inode),
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -104,6 +109,7 @@ class ContentStore:
         assert inode not in self._files, "a file is adopted once"
         file = self._add(inode, None, self._spool.open(spool_name))
         file.is_resident = True
+        file.rest()  # there may be thousands, and nobody has asked for one yet
         return file
 
     def adopt_unsent(self, inode: InodeNumber, spool_name: str, *, digest: str | None) -> OpenFile:
@@ -118,7 +124,9 @@ class ContentStore:
             LocalDiskError: There are no bytes of that name.
         """
         assert inode not in self._files, "a file is adopted once"
-        return self._add(inode, None, self._spool.open(spool_name), expected_digest=digest)
+        file = self._add(inode, None, self._spool.open(spool_name), expected_digest=digest)
+        file.rest()
+        return file
 
     def delete_unsent(self, spool_name: str) -> None:
         """Delete bytes that an earlier mount left and nobody wants any more; harmless if gone."""

@@ -50,7 +50,8 @@ class UnsentRow:
     digest: str
     """blake2b of the bytes, 32 hex digits; empty once they have been changed again."""
     replaces: tuple[StoredVersion, ...]
-    """What may be deleted once these bytes are on the service."""
+    """What may be deleted once these bytes are on the service; nothing once they have been
+    changed again: half of a change takes the place of nothing."""
     mtime_ns: int
     mode: int | None
     error: str
@@ -133,10 +134,11 @@ class Journal:
         )
 
     def note_changed(self, key: str) -> None:
-        """Say that the bytes of a file are being changed, and are not those of its digest."""
+        """Say that the bytes of a file are being changed: who knows what a crash leaves of them."""
         with self._database.transaction(durable=True):
             self._database.execute(
-                "UPDATE unsent SET digest = '' WHERE key = ?", (blob_from_text(key),)
+                "UPDATE unsent SET digest = '', replaces = '[]' WHERE key = ?",
+                (blob_from_text(key),),
             )
 
     def move_below(self, container_id: str, old: bytes, new: bytes) -> None:
@@ -201,6 +203,13 @@ class Journal:
         """Return all deletions still to do."""
         rows = self._database.rows(
             "SELECT * FROM pending_delete ORDER BY container_id, file_id, created_at_s"
+        )
+        return readable(rows, _version_from_row)
+
+    def deletes_in(self, container_id: str) -> list[StoredVersion]:
+        """Return the deletions still to do in one container."""
+        rows = self._database.rows(
+            "SELECT * FROM pending_delete WHERE container_id = ?", (blob_from_text(container_id),)
         )
         return readable(rows, _version_from_row)
 

@@ -82,9 +82,10 @@ class SpoolDirectory:
         """Return the file that was once created under ``name``; not twice at the same time.
 
         Raises:
-            LocalDiskError: There is none.
+            LocalDiskError: There is none, or somebody has it: two records speak of it.
         """
-        assert name not in self._open, "a spool file has one owner"
+        if name in self._open:
+            raise LocalDiskError(f"the spool file {name!r} has an owner already")
         if not _NAME.fullmatch(name):
             raise LocalDiskError(f"not the name of a spool file: {name!r}")
         fd = _opened(self._path / name)

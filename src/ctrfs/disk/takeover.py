@@ -95,6 +95,8 @@ def _take_over(state: StateDirectory, path: Path, database: StateDatabase) -> in
 def _insert(database: StateDatabase, table: str, row: tuple[SqlValue, ...]) -> None:
     if table == "local_file":
         container_id, path, *rest = row
+        if database.rows("SELECT 1 FROM local_file WHERE spool_name = ?", (rest[0],)):
+            return  # an earlier attempt has got this far
         taken = "SELECT 1 FROM local_file WHERE container_id = ? AND path = ?"
         while isinstance(path, bytes) and database.rows(taken, (container_id, path)):
             path += b"~"  # still a name of this machine only

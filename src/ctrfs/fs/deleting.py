@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from typing import Final
 
 import trio
 
@@ -20,6 +21,9 @@ from ctrfs.failpoints import reached
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, remote_of, version_of
 from ctrfs.tree.nodes import ContainerDirectory
+
+# The service takes a second for each, and a folder may have had hundreds.
+DELETED_AT_ONCE: Final = 8
 
 log = logging.getLogger(__name__)
 
@@ -39,23 +43,37 @@ class Deleter:
         """
         todo = list(rows)
         for row in todo:
-            owner = self._parts.tree.container(row.container_id)
-            if owner is not None:
-                self._parts.namespace.hide(owner, row)
+            self.hide(row)
+        limiter = trio.CapacityLimiter(DELETED_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for row in todo:
-                nursery.start_soon(self.delete, row)
+                nursery.start_soon(self.delete, row, limiter)
 
-    async def delete(self, row: ContainerFile) -> bool:
-        """Delete one replaced file; tell whether that is settled."""
+    def hide(self, row: ContainerFile) -> None:
+        """Hide a file that is going to be deleted, in whichever container it is."""
+        owner = self._parts.tree.container(row.container_id)
+        if owner is not None:
+            self._parts.namespace.hide(owner, row)
+
+    async def delete(self, row: ContainerFile, limiter: trio.CapacityLimiter | None = None) -> bool:
+        """Delete one replaced file; tell whether that is settled.
+
+        Args:
+            row: Which file; cancelled, it is tried again later.
+            limiter: Of how many are deleted at once.
+        """
         try:
-            await self._parts.api.delete_file(row.container_id, row.id)
+            async with limiter or nullcontext():
+                await self._parts.api.delete_file(row.container_id, row.id)
         except (RemoteNotFoundError, ContainerExpiredError):
             log.debug("replaced file %s was gone already", row.id)
         except RemoteError as error:
             log.warning("replaced file %s could not be deleted yet: %s", row.id, error)
             self._recorder.not_deleted(row)
             return False
+        except trio.Cancelled:
+            self._recorder.not_deleted(row)
+            raise
         reached("save.deleted")
         owner = self._parts.tree.container(row.container_id)
         if owner is not None:

@@ -46,9 +46,13 @@ class Discarder:
         owner, replaced = file.owner, replaced_by(file)
         self._parts.tree.take_name(file)
         self._remover.forget_bytes(file)
-        for row in replaced:
-            self._parts.namespace.unhide(owner, row.id)
         self._parts.namespace.suspect(owner)
+        for row in replaced:
+            # What was on its way from another container is there.
+            other = self._parts.tree.container(row.container_id)
+            if other is not None:
+                self._parts.namespace.unhide(other, row.id)
+                self._parts.namespace.suspect(other)
 
     def _file_of(self, key: str) -> File | None:
         for inode in self._parts.store.unsent_inodes():

@@ -6,6 +6,8 @@ for them anyway (``content.upload``); this is for when something else is to happ
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ctrfs.api.models import FileId
 from ctrfs.content.upload import LISTING_LAG_S
 from ctrfs.errors import NoSuchEntryError, StaleHandleError
@@ -62,11 +64,10 @@ class Doubts:
             await self._parts.namespace.children(file.owner)
         except NoSuchEntryError as error:
             raise StaleHandleError(str(error)) from error
-        file.replaces = tuple(
-            row
-            for row in file.replaces
-            if row.container_id != file.owner.container.id or self._deleter.is_unchanged(row)
-        )
+        for container_id in {row.container_id for row in file.replaces}:
+            with suppress(NoSuchEntryError):  # not shown here, nor can it be told what is in it
+                await self._deleter.listed(container_id)
+        file.replaces = tuple(row for row in file.replaces if self._deleter.is_unchanged(row))
 
     def is_of_another(self, file: File, file_id: FileId) -> bool:
         """Tell whether a stored file is to go, or is what another changed file was made from."""

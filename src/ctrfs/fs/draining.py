@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 import trio
 
 from ctrfs.errors import CtrfsError
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.recording import Recorder
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.nodes import File, InodeNumber
+
+# More than there are connections; each has the descriptor of a local file.
+SENT_AT_ONCE: Final = 64
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +23,9 @@ log = logging.getLogger(__name__)
 class Drainer:
     """Sends what is left once nobody can write any more."""
 
-    def __init__(self, parts: Parts, *, saver: Saver, deleter: Deleter) -> None:
+    def __init__(self, parts: Parts, *, saver: Saver, recorder: Recorder, deleter: Deleter) -> None:
         self._parts = parts
+        self._recorder = recorder
         self._deleter = deleter
         self._saver = saver
 
@@ -32,10 +38,12 @@ class Drainer:
 
         Waits for the service as long as it takes: the caller sets the deadline.
         """
+        limiter = trio.CapacityLimiter(SENT_AT_ONCE)
         async with trio.open_nursery() as nursery:
             store = self._parts.store
             for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
-                nursery.start_soon(self._drain_one, inode)
+                nursery.start_soon(self._drain_one, inode, limiter)
+        self._recorder.take_away_owed()
         await self._deleter.retry()
         return self.unsent_count()
 
@@ -46,11 +54,12 @@ class Drainer:
             if file is not None:
                 await self._saver.record_unsent(file)
 
-    async def _drain_one(self, inode: InodeNumber) -> None:
-        file = self._file(inode)
+    async def _drain_one(self, inode: InodeNumber, limiter: trio.CapacityLimiter) -> None:
         try:
-            if file is not None:
-                await self._saver.save(file)
+            async with limiter:
+                file = self._file(inode)
+                if file is not None:
+                    await self._saver.save(file)
         except CtrfsError as error:
             log.warning("inode %d could not be sent before the end: %s", inode, error)
 

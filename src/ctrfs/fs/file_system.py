@@ -106,7 +106,6 @@ class FileSystem:
             parts,
             workers.saver,
             workers.holder,
-            recorder=workers.recorder,
             on_pages_stale=on_pages_stale,
             holds_open=holds_open,
         )
@@ -453,5 +452,5 @@ class FileSystem:
                 await self._saver.keep_local(node, open_file)
                 return
         if isinstance(node, File) and node.is_claimed:
-            self._recorder.again(node)
+            self._recorder.touched(node)
         self._parts.keep_facts(node)

@@ -12,7 +12,6 @@ from ctrfs.fs.attributes import OpenFlags
 from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts
-from ctrfs.fs.recording import Recorder
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.nodes import File, InodeNumber, path_from_root
 
@@ -28,11 +27,9 @@ class Files:
         saver: Saver,
         holder: Holder,
         *,
-        recorder: Recorder,
         on_pages_stale: Callable[[InodeNumber], None],
         holds_open: Callable[[int, bytes], bool],
     ) -> None:
-        self._recorder = recorder
         self._parts = parts
         self._saver = saver
         self._holder = holder
@@ -185,7 +182,6 @@ class Files:
         """
         self._check_changeable(file)
         self._claim(file)
-        self._recorder.changed(file, open_file)
         try:
             with self._parts.failures.noting(file.inode):
                 yield

@@ -11,6 +11,8 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import trio
+
 from ctrfs.api.models import ContainerFile, ContainerId, ContainerRequest
 from ctrfs.content.open_file import OpenFile, Outgoing
 from ctrfs.errors import (
@@ -81,9 +83,11 @@ class Mover:
         async with self._parts.file_locks.hold(*inodes):
             if target is not None:
                 await self._remover.keep_for_openers(target)
+                await self._saver.doubts.settle(target)
             is_local = self._parts.local_only.match((*path_in_container(parent), name))
             with self._parts.failures.noting(file.inode):
                 if is_local:
+                    await self._saver.doubts.settle(file)
                     await self._move_to_local(file, parent, name, target)
                 elif self._can_wait(file, parent):
                     self._rename_only(file, parent, name, target)
@@ -132,8 +136,13 @@ class Mover:
             self._parts.namespace.removed_container(target)
         self._parts.namespace.replaced_container(directory, new, name)
         reached("container.replaced")
-        for container_id in gone:
-            await self._delete_container(container_id)
+        try:
+            for container_id in gone:
+                await self._delete_container(container_id)
+        except trio.Cancelled:
+            for container_id in gone:
+                self._recorder.container_not_deleted(container_id)
+            raise
 
     async def _delete_container(self, container_id: ContainerId) -> None:
         """Delete an empty container that has been replaced; it may be gone already."""
@@ -160,7 +169,7 @@ class Mover:
                 await self._saver.keep_local(
                     file, open_file, owner=owner_of(parent), path=new_path, deletes=gone
                 )
-            except CtrfsError:
+            except (CtrfsError, trio.Cancelled):
                 open_file.is_resident = was_resident
                 raise
             # In one step from here: what was synced is where it is recorded to be.
@@ -192,7 +201,7 @@ class Mover:
             self._parts.namespace.hide(file.owner, row)
         self._place(file, parent, name)
         file.replaces = (*file.replaces, *replaced)
-        self._recorder.again(file)
+        self._recorder.renamed(file)
         if target is not None:
             self._forget_target(target)
 

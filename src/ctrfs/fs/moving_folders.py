@@ -111,7 +111,7 @@ class FolderMover:
                 self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
                 self._parts.keep_facts(copy.file)
         reached("folder.moved")
-        await self._delete_at_once(gone)
+        await self._deleter.delete_all(gone)
         reached("folder.settled")
 
     def _intend(self, folder: Directory, new_path: EntryPath) -> None:
@@ -172,10 +172,10 @@ class FolderMover:
         try:
             return await self._copy_in_rounds(folder, new_path, done, useless, failures)
         except trio.Cancelled:
-            self._settle(
-                folder, new_path, [*useless, *(copy.new for copy in done.values())], moved_from=None
-            )
-            self._recorder.on_failure()
+            gone = [*useless, *(copy.new for copy in done.values())]
+            self._settle(folder, new_path, gone, moved_from=None)
+            for row in gone:
+                self._recorder.not_deleted(row)
             raise
 
     async def _copy_in_rounds(
@@ -218,7 +218,7 @@ class FolderMover:
                 break
         useless += [copy.new for copy in done.values()]
         self._settle(folder, new_path, useless, moved_from=None)
-        await self._delete_at_once(useless)
+        await self._deleter.delete_all(useless)
         raise failures[0] if failures else CrossContainerError("files in it keep changing")
 
     async def _copy_one(
@@ -271,7 +271,3 @@ class FolderMover:
                     container_id, folder_key((*old_path, *path)), folder_key((*new_path, *path))
                 )
         self._parts.touch(old_parent, parent)
-
-    async def _delete_at_once(self, rows: Sequence[ContainerFile]) -> None:
-        for start in range(0, len(rows), FILES_AT_ONCE):
-            await self._deleter.delete_all(rows[start : start + FILES_AT_ONCE])

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
-from ctrfs.content.open_file import FileState, OpenFile
+from ctrfs.content.open_file import OpenFile
 from ctrfs.disk.journal import Journal, StoredVersion, UnsentRow
 from ctrfs.errors import CtrfsError, LocalDiskError
 from ctrfs.failpoints import reached
 from ctrfs.fs.failure_log import text_of
 from ctrfs.fs.parts import Parts
-from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File, path_in_container
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    EntryPath,
+    File,
+    InodeNumber,
+    path_in_container,
+)
 from ctrfs.units import NS_PER_S
 
 log = logging.getLogger(__name__)
@@ -31,6 +38,9 @@ class Recorder:
         overdue: Deletions that nobody is carrying out: they failed, or an earlier mount has
             left them.
         overdue_rmdirs: Likewise, containers.
+
+    Invariant: ``_vouched`` has the key of each record whose bytes have not been changed since;
+    ``_owed`` that of each which should be gone and could not be taken away.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -39,12 +49,20 @@ class Recorder:
         is_idle = parts.config.read_only
         self.overdue = set() if is_idle else set(parts.journal.deletes())
         self.overdue_rmdirs = set() if is_idle else set(parts.journal.rmdirs())
+        self._vouched = set() if is_idle else {row.key for row in parts.journal.rows()}
+        self._owed: set[str] = set()
+        parts.store.on_change = self._changed
         self.on_failure: Callable[[], None] = lambda: None
 
     @property
     def journal(self) -> Journal:
         """The journal itself, for reading."""
         return self._parts.journal
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether there are records that should be gone, and that the disk has kept."""
+        return bool(self._owed)
 
     async def intend(
         self,
@@ -70,8 +88,11 @@ class Recorder:
         with self._parts.spared():
             await open_file.sync_to_disk()
             with self.journal.together():
-                self._put(file, open_file, digest=digest, error="", place=place, replaces=replaces)
+                key = self._put(
+                    file, open_file, digest=digest, error="", place=place, replaces=replaces
+                )
                 instead()
+            self._recorded(file, key)
 
     async def failed(self, file: File, open_file: OpenFile, error: CtrfsError) -> None:
         """Record why bytes could not be sent, and the bytes themselves where that is still to do.
@@ -82,46 +103,84 @@ class Recorder:
             error: Of the attempt.
         """
         try:
-            if file.journal_key is not None:
+            if file.journal_key is not None and file.journal_key in self._vouched:
                 self.journal.note_error(file.journal_key, text_of(error))
             else:
                 await open_file.sync_to_disk()
-                self._put(file, open_file, digest="", error=text_of(error))
+                self._recorded(file, self._put(file, open_file, digest="", error=text_of(error)))
         except LocalDiskError as failure:
             log.error(  # noqa: TRY400  # a full disk is no bug of ours: a line, not a traceback
                 "unsent bytes of inode %d cannot be kept past this mount: %s", file.inode, failure
             )
         self.on_failure()
 
-    def again(self, file: File) -> None:
-        """Bring the record of unsent bytes up to date, if there is one: name, times or mode."""
-        open_file = self._parts.store.get(file.inode)
-        row = None if file.journal_key is None else self.journal.row(file.journal_key)
-        if open_file is not None and row is not None:
+    def touched(self, file: File) -> None:
+        """Bring the times and the mode in the record of unsent bytes up to date."""
+        row = self._row(file)
+        if row is not None:
             with self._parts.spared():
-                self._put(file, open_file, digest=row.digest, error=row.error)
+                self.journal.put(replace(row, mtime_ns=file.mtime_ns, mode=file.mode))
 
-    def changed(self, file: File, open_file: OpenFile) -> None:
-        """Say that recorded bytes are about to be changed; only the first change costs anything."""
-        if file.journal_key is not None and open_file.state is not FileState.DIRTY:
+    def renamed(self, file: File) -> None:
+        """Bring the name in the record of unsent bytes up to date, and what they replace."""
+        row = self._row(file)
+        if row is not None:
+            is_whole = row.key in self._vouched
+            versions = tuple(version_of(remote) for remote in replaced_by(file))
             with self._parts.spared():
-                self.journal.note_changed(file.journal_key)
+                self.journal.put(
+                    replace(
+                        row,
+                        path=b"/".join(path_in_container(file)),
+                        replaces=versions if is_whole else (),
+                    )
+                )
 
     def settle(self, *files: File, deletes: Iterable[ContainerFile] = ()) -> None:
         """Forget the bytes of ``files``, and record what is to be deleted; one step for each.
 
-        The bytes were sent, or are not wanted any more.
+        The bytes were sent, or are not wanted any more. A record that the disk does not give up
+        is taken away later, or becomes that of the file's next bytes.
+        """
+        keys = [file.journal_key for file in files if file.journal_key is not None]
+        try:
+            self.take_away(*files, deletes=deletes)
+        except LocalDiskError as error:
+            log.warning("records of what was sent stay for now: %s", error)
+            self._owed.update(keys)
+            self.on_failure()
+            for file in files:
+                _is_settled(file)
+        else:
+            self.taken_away(*files)
+
+    def take_away(self, *files: File, deletes: Iterable[ContainerFile] = ()) -> None:
+        """Do what ``settle`` does, as part of a step: ``taken_away`` is to follow it.
+
+        Raises:
+            LocalDiskError: The disk refuses; the records are as they were.
         """
         versions = [version_of(row) for row in deletes]
         keys = [file.journal_key for file in files if file.journal_key is not None]
-        if not keys and not versions:
-            return
-        with self._parts.spared():
+        if keys or versions:
             self.journal.settle(*keys, deletes=versions)
+
+    def taken_away(self, *files: File) -> None:
+        """Say that the step is made in which records were taken away."""
         for file in files:
+            if file.journal_key is not None:
+                self._vouched.discard(file.journal_key)
+                self._owed.discard(file.journal_key)
             file.journal_key = None
-            file.is_restored = False
-            file.doubt = None
+            _is_settled(file)
+
+    def take_away_owed(self) -> None:
+        """Try once more to take away what should be gone."""
+        if self._owed:
+            with self._parts.spared():
+                self.journal.settle(*self._owed)
+                self._vouched -= self._owed
+                self._owed.clear()
 
     def deleted(self, row: ContainerFile) -> None:
         """Say that a deletion is done, or not wanted any more."""
@@ -155,7 +214,7 @@ class Recorder:
         error: str,
         place: tuple[ContainerDirectory, EntryPath] | None = None,
         replaces: Sequence[ContainerFile] | None = None,
-    ) -> None:
+    ) -> str:
         owner, path = place or (file.owner, path_in_container(file))
         if replaces is None:
             replaces = replaced_by(file)
@@ -178,7 +237,30 @@ class Recorder:
             since_s=(open_file.dirty_since_ns or self._parts.clock.wall_ns()) // NS_PER_S,
         )
         self.journal.put(row)
+        return key
+
+    def _recorded(self, file: File, key: str) -> None:
+        """Say that a record is on the disk."""
         file.journal_key = key
+        self._vouched.add(key)
+        self._owed.discard(key)
+
+    def _changed(self, inode: InodeNumber) -> None:
+        """Say that bytes are about to be changed; only the first change of recorded ones costs."""
+        file = self._parts.tree.inodes.find(inode)
+        key = file.journal_key if isinstance(file, File) else None
+        if key is not None and key in self._vouched:
+            self._vouched.discard(key)
+            with self._parts.spared():
+                self.journal.note_changed(key)
+
+    def _row(self, file: File) -> UnsentRow | None:
+        return None if file.journal_key is None else self.journal.row(file.journal_key)
+
+
+def _is_settled(file: File) -> None:
+    file.is_restored = False
+    file.doubt = None
 
 
 def replaced_by(file: File) -> list[ContainerFile]:

@@ -98,6 +98,9 @@ class Remover:
         except RemoteError:
             self._recorder.container_deleted(container_id)
             raise
+        except trio.Cancelled:
+            self._recorder.container_not_deleted(container_id)
+            raise
         reached("rmdir.deleted")
         self._parts.namespace.removed_container(directory)
         with self._parts.spared():

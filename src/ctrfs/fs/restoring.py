@@ -27,7 +27,7 @@ from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, remote_of, version_of
 from ctrfs.fs.removing import Remover
 from ctrfs.tree.nodes import ContainerDirectory, Directory, Doubt, File
-from ctrfs.units import MIB
+from ctrfs.units import MIB, NS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,8 @@ class Restorer:
     def restore(self, directory: ContainerDirectory) -> None:
         """Put the unsent files of a container that has come into the tree where they were."""
         container_id = directory.container.id
-        for version in self._parts.journal.deletes():
-            if version.container_id == container_id:
-                self._parts.namespace.hide(directory, remote_of(version))
+        for version in self._parts.journal.deletes_in(container_id):
+            self._parts.namespace.hide(directory, remote_of(version))
         for replaced in self._replaced:
             if replaced.container_id == container_id:
                 self._parts.namespace.hide(directory, replaced)
@@ -85,7 +84,8 @@ class Restorer:
             )
         except LocalDiskError as error:
             tree.take_name(file)
-            self._parts.journal.note_error(row.key, f"the local bytes are lost: {error}")
+            with self._parts.spared():
+                self._parts.journal.note_error(row.key, f"the local bytes are lost: {error}")
             log.error(  # noqa: TRY400  # a damaged disk is no bug of ours
                 "unsent bytes of %r in %s are lost: %s", row.path, directory.container.id, error
             )
@@ -96,7 +96,10 @@ class Restorer:
         file.journal_key = row.key
         file.is_restored = True
         if row.digest:
-            file.doubt = Doubt(names, row.digest, row.since_s)
+            # How long before its end the earlier mount has sent them nobody knows: listings may
+            # lack them for some seconds from now.
+            now_s = self._parts.clock.wall_ns() // NS_PER_S
+            file.doubt = Doubt(names, row.digest, now_s)
         for replaced in file.replaces:
             # A file that was on its way from another container is replaced there.
             owner = tree.container(replaced.container_id)

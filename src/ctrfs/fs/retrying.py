@@ -114,9 +114,14 @@ class BackgroundRetries:
         for inode in self._parts.store.unsent_inodes():
             if inode not in self._files and self._waiting_file(inode) is not None:
                 self._files[inode] = _Pace(due_s)
-        if self._others is None and (self._recorder.overdue or self._finisher.is_needed):
+        if self._others is None and self._has_others:
             self._others = _Pace(due_s)
         self._wake.set()
+
+    @property
+    def _has_others(self) -> bool:
+        recorder = self._recorder
+        return bool(recorder.overdue or recorder.is_owing or self._finisher.is_needed)
 
     def _next_s(self) -> float:
         paces = [*self._files.values(), *([self._others] if self._others is not None else [])]
@@ -148,12 +153,13 @@ class BackgroundRetries:
 
     async def _try_others(self, pace: _Pace) -> None:
         try:
+            self._recorder.take_away_owed()
             await self._deleter.retry()
             await self._finisher.finish()
         except Exception:
             log.exception("what earlier requests have left is not finished: unexpected failure")
         pace.is_busy = False
-        if self._recorder.overdue or self._finisher.is_needed:
+        if self._has_others:
             pace.failed()
         else:
             self._others = None

@@ -109,6 +109,7 @@ class Saver:
         Raises:
             LocalDiskError: This machine's disk did not take it.
         """
+        was_claimed = file.is_claimed
         open_file.is_resident = True
         file.is_claimed = False  # a write during the sync claims it again, for the next save
         try:
@@ -125,10 +126,11 @@ class Saver:
                         mode=file.mode,
                     )
                 )
-                self._recorder.settle(file, deletes=deletes)
-        except LocalDiskError:
-            file.is_claimed = True
+                self._recorder.take_away(file, deletes=deletes)
+        except (LocalDiskError, trio.Cancelled):
+            file.is_claimed = was_claimed or open_file.is_unsent
             raise
+        self._recorder.taken_away(file)
         reached("local.kept")
 
     async def record_unsent(self, file: File) -> None:
@@ -257,10 +259,11 @@ class Saver:
         replaced = [
             row
             for row in replaced_by(file)
-            if row.id != stored.id and not (row.path == stored.path and may_be_it(row))
+            if row.container_id != stored.container_id
+            or (row.id != stored.id and not (row.path == stored.path and may_be_it(row)))
         ]
         for row in replaced:
-            self._parts.namespace.hide(file.owner, row)
+            self._deleter.hide(row)
         if old is not None:
             with self._parts.spared():
                 self._parts.overlay.drop(file.owner.container.id, old.id)

@@ -65,7 +65,7 @@ class Workers:
             ),
             creator=Creator(parts),
             discarder=Discarder(parts, remover),
-            drainer=Drainer(parts, saver=saver, deleter=deleter),
+            drainer=Drainer(parts, saver=saver, recorder=recorder, deleter=deleter),
             retries=retries,
             restorer=Restorer(parts, on_restored=retries.begin),
         )

@@ -11,6 +11,7 @@ import logging
 from ctrfs.api.models import ContainerFile
 from ctrfs.config import SlashMode
 from ctrfs.disk.facts import ServiceFacts
+from ctrfs.errors import LocalDiskError
 from ctrfs.tree.names import has_prefix, shown_path, stored_name
 from ctrfs.tree.nodes import EntryPath
 
@@ -83,10 +84,17 @@ class NamingRules:
                 "adds" if value == "yes" else "does not add",
             )
             self._adds_prefix = value
-            self._facts.set(_ADDS_PREFIX, value)
+            self._keep(_ADDS_PREFIX, value)
 
     def _set_slashes(self, mode: SlashMode) -> None:
         if self._slash_mode is not mode:
             log.info("slashes in uploaded names: this server %s them", mode.name.lower())
             self._slash_mode = mode
-            self._facts.set(_SLASHES, mode.value)
+            self._keep(_SLASHES, mode.value)
+
+    def _keep(self, name: str, value: str) -> None:
+        try:
+            self._facts.set(name, value)
+        except LocalDiskError as error:
+            # The upload that has shown it is made, and its close must not fail for that.
+            log.warning("what uploads show of this server cannot be kept: %s", error)

@@ -71,9 +71,7 @@ OPERATIONS: list[tuple[Callable[[InProcessMount], Awaitable[None]], dict[str, by
 
 
 # What waits for the next mount, or is finished by it, after all: see docs/known-limits.md.
-LEFT_TO_THE_NEXT_MOUNT = {
-    (rename, 1.5), (rename_over, 1.5), (overwrite, 1.5), (rename_folder, 0.5), (rename_folder, 1.5),
-}  # fmt: skip
+LEFT_TO_THE_NEXT_MOUNT = {(rename_folder, 0.5)}
 CASES = [
     pytest.param(
         operation,

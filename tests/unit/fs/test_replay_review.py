@@ -1,0 +1,240 @@
+"""What can meet a replay, and what can fail around the journal: docs/durability.md, promise 14."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from tests.support.in_process import WRITE, InProcessMount, mounted
+from tests.support.service import InProcessService
+from tests.support.trees import stored
+from tests.unit.fs.test_replay import Crasher, CrashError, settled, spooled
+
+from ctrfs import failpoints
+from ctrfs.config import TreeConfig
+from ctrfs.errors import RemoteRefusedError
+from ctrfs.fs.attributes import AttributeChanges
+
+TTL_PASSED_S = TreeConfig().ttl_s + 1
+
+
+@pytest.fixture
+def crasher(service: InProcessService, state: Path) -> Crasher:
+    return Crasher(service, state)
+
+
+@contextmanager
+def database_held(state: Path) -> Iterator[None]:
+    """Let nothing be recorded in the state directory inside the block."""
+    (path,) = state.rglob("state.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+async def save_unsent(
+    mount: InProcessMount, service: InProcessService, path: str, content: bytes = b"unsent"
+) -> None:
+    """Leave bytes in a file, which the service did not take."""
+    service.add_fault("create_file", "status", status=403)
+    with pytest.raises(RemoteRefusedError):
+        await mount.write_file(path, content)
+    service.clear_faults()
+
+
+# -- bytes changed again, and a crash before they are closed -------------------------------
+
+
+async def test_restored_bytes_that_were_changed_before_a_crash_are_not_taken_for_damaged(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with mounted(service, state) as mount:
+        await save_unsent(mount, service, "work/a.txt", b"first")
+
+    async def change(mount: InProcessMount) -> None:
+        handle = await mount.open("work/a.txt", WRITE)
+        await mount.fs.write(handle, 0, b"SECOND")
+        failpoints.reached("folder.settled")
+
+    service.add_fault("create_file", "status", status=403)
+    await crasher.run("folder.settled", change)
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.walk("work") == {"work/a.txt": b"SECOND"}
+
+
+async def test_bytes_changed_behind_an_upload_that_failed_are_not_taken_for_damaged(
+    tmp_path: Path, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def change(mount: InProcessMount) -> None:
+        service.add_fault("create_file", "status", status=403)
+        handle = await mount.create("work/a.txt")
+        await mount.fs.write(handle, 0, b"first")
+
+        async def flush() -> None:
+            with suppress(RemoteRefusedError):
+                await mount.fs.flush(handle)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            await trio.sleep(0.5)
+            await mount.fs.write(handle, 0, b"SECOND")  # waits for the upload
+        failpoints.reached("folder.settled")
+
+    with InProcessService(tmp_path / "slow service", round_trip_s=1) as service:
+        service.create_container("work")
+        await Crasher(service, state).run("folder.settled", change)
+
+        async with mounted(service, state) as mount:
+            await settled(mount)
+            assert await mount.walk("work") == {"work/a.txt": b"SECOND"}
+
+
+async def test_bytes_that_were_never_closed_take_the_place_of_nothing_that_was_acknowledged(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.upload(work, "a.txt", b"acknowledged")
+
+    async def truncate(mount: InProcessMount) -> None:
+        await save_unsent(mount, service, "work/a.txt", b"failed")
+        handle = await mount.open("work/a.txt", WRITE)
+        await mount.fs.setattr(
+            (await mount.stat("work/a.txt")).inode, AttributeChanges(size_bytes=0), handle
+        )
+        failpoints.reached("folder.settled")
+
+    await crasher.run("folder.settled", truncate)
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        await trio.sleep(TTL_PASSED_S)
+        assert b"acknowledged" in (await mount.walk("work")).values()
+
+
+# -- taking over ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["takeover.linked", "takeover.recorded", "takeover.released"])
+async def test_what_another_slot_has_left_is_there_once_wherever_taking_over_is_interrupted(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    point: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with mounted(service, state), mounted(service, state) as second:
+        await second.write_file("work/.x.swp", b"local")
+        await save_unsent(second, service, "work/a.txt")
+    service.add_fault("create_file", "status", status=403)
+
+    def listener(name: str, _detail: str) -> None:
+        if name == point:
+            raise CrashError(name)
+
+    failpoints.install(listener)
+    try:
+        with pytest.raises(BaseExceptionGroup):
+            async with mounted(service, state):
+                pass
+    finally:
+        failpoints.install(None)
+    service.clear_faults()
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.walk("work") == {"work/.x.swp": b"local", "work/a.txt": b"unsent"}
+        await mount.unlink("work/.x.swp")
+    assert stored(service, "work") == {"a.txt": b"unsent"}
+    async with mounted(service, state), mounted(service, state):
+        pass  # whatever was left in a slot is swept by whoever gets it
+    assert spooled(state) == []
+
+
+# -- the disk fails when a record is to go -------------------------------------------------
+
+
+async def test_a_record_that_could_not_be_taken_away_does_not_bring_old_bytes_back(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mounted(service, state) as mount:
+        await save_unsent(mount, service, "work/a.txt", b"old")
+        handle = await mount.open("work/a.txt", WRITE)
+        with database_held(state):
+            await mount.close(handle)
+        assert stored(service, "work") == {"a.txt": b"old"}
+        await mount.write_file("work/a.txt", b"newer")
+        assert len(mount.parts.journal) == 0
+        assert stored(service, "work") == {"a.txt": b"newer"}
+
+
+async def test_a_record_that_could_not_be_taken_away_goes_later(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mounted(service, state) as mount:
+        await save_unsent(mount, service, "work/a.txt", b"old")
+        handle = await mount.open("work/a.txt", WRITE)
+        with database_held(state):
+            await mount.close(handle)
+        await settled(mount)
+
+
+# -- requests that are given up ------------------------------------------------------------
+
+
+async def test_the_deletion_of_a_close_that_is_given_up_is_made_behind_the_users_back(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    service.upload(work, "a.txt", b"old")
+    async with mounted(service, state) as mount:
+        assert await mount.names("work") == ["a.txt"]
+        service.add_fault("delete_file", "delay", seconds=5, count=1)
+        with trio.move_on_after(2) as scope:
+            await mount.write_file("work/a.txt", b"new")
+        assert scope.cancelled_caught
+        await trio.sleep(20)
+        assert mount.parts.journal.deletes() == []
+    assert stored(service, "work") == {"a.txt": b"new"}
+
+
+async def test_the_copies_of_a_folder_whose_renaming_is_given_up_go_behind_the_users_back(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    for number in range(20):
+        service.upload(work, f"d/{number}", b"%d" % number)
+    async with mounted(service, state) as mount:
+        assert await mount.names("work") == ["d"]
+        service.add_fault("create_file", "delay", seconds=1)
+        with trio.move_on_after(1.5) as scope:
+            await mount.rename("work/d", "work/e")
+        assert scope.cancelled_caught
+        service.clear_faults()
+        await trio.sleep(60)
+        assert mount.parts.journal.deletes() == []
+        assert len(stored(service, "work")) - 20 <= 8  # those whose outcome nobody knows
+
+
+async def test_a_container_whose_removal_is_given_up_is_removed_behind_the_users_back(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mounted(service, state) as mount:
+        service.add_fault("delete_container", "delay", seconds=5, count=1)
+        with trio.move_on_after(2) as scope:
+            await mount.rmdir("work")
+        assert scope.cancelled_caught
+        await trio.sleep(20)
+        assert mount.parts.journal.rmdirs() == []
+        assert service.containers() == []
