@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -114,9 +114,11 @@ class InProcessMachine:
         await self._has_ended.wait()
 
     async def kill(self) -> None:
-        """Drop the mount: nothing is drained or recorded."""
+        """Drop the mount: nothing is drained or recorded, and its descriptors go with it."""
+        spool = self.mount.parts.store._spool._path
         self._scope.cancel()
         await self._has_ended.wait()
+        _close_all_below(spool)
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         try:
@@ -232,6 +234,13 @@ def _below(
         yield path, node
         if isinstance(node, Directory):
             yield from _below(node, f"{path}/")
+
+
+def _close_all_below(directory: Path) -> None:
+    for link in list(Path("/proc/self/fd").iterdir()):
+        with suppress(FileNotFoundError):
+            if directory in link.readlink().parents:
+                os.close(int(link.name))
 
 
 @contextmanager

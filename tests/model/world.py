@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol, TypeVar
 
@@ -39,6 +39,10 @@ class World(Protocol):
     def records(self) -> Records: ...
     @property
     def has_faults(self) -> bool: ...
+    @property
+    def settling_s(self) -> Sequence[float]:
+        """How long to wait, again and again, until whatever failed has been tried again."""
+
     async def run(self, work: Callable[[], Awaitable[T]]) -> T: ...
     async def pass_(self, seconds: float) -> None: ...
     def plant(self, container_id: str, path: str, content: bytes) -> None: ...
@@ -51,6 +55,8 @@ class World(Protocol):
 
 class InProcessWorld:
     """A service in this process and its virtual time."""
+
+    settling_s: Sequence[float] = (AFTERMATH_S,) * 9
 
     def __init__(self, service: InProcessService, time: VirtualTime, records: Records) -> None:
         self._service = service

@@ -19,11 +19,6 @@ from tests.model.operations import (
 )
 from tests.model.play import Stage
 from tests.model.truth import data_path
-from tests.model.world import AFTERMATH_S
-
-# Enough for every retry of every mount to come up, one after another.
-SETTLING_ROUNDS = 8
-SETTLING_S = 61
 
 
 class WorldSteps:
@@ -165,14 +160,15 @@ class WorldSteps:
         """Promises 3, 8, 12 and 14, exactly."""
         stage = self._stage
         stage.world.mend()
-        await stage.world.pass_(AFTERMATH_S)
+        first_s, *others_s = stage.world.settling_s
+        await stage.world.pass_(first_s)
         await stage.reconcile()
         stage.is_excused = False
         for mount, _ in enumerate(stage.machines):
             for held in stage.open_slots(mount):
                 await stage.close(mount, held)
-        for _ in range(SETTLING_ROUNDS):
-            await self.pass_(Pass(SETTLING_S))
+        for seconds in others_s:
+            await self.pass_(Pass(int(seconds)))
         for mount, _ in enumerate(stage.machines):
             await self.refresh(Refresh(mount))
             await self._read_all(mount)

@@ -1,0 +1,29 @@
+"""Lists of steps that once broke a promise, as ``test_two_mounts`` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tests.model.operations import Fault, Save, Step
+
+REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
+    # A file of the same bytes outside the folder was taken for the upload whose answer got lost:
+    # the mount then thought that the server cuts folders off, and deleted the other's file.
+    (
+        False,
+        [
+            Fault(route="create_file", kind="stall", count=2),
+            Save(mount=0, path="one/f/a", content=b""),
+            Save(mount=1, path="one/a", content=b""),
+        ],
+    ),
+    (
+        False,
+        [
+            Fault(route="create_file", kind="stall", count=2),
+            Save(mount=0, path="one/f/a", content=b""),
+            Save(mount=0, path="one/a", content=b""),
+        ],
+    ),
+]
