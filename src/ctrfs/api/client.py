@@ -210,7 +210,12 @@ class ContainersClient(ContainersApi):
     @override
     @asynccontextmanager
     async def download(
-        self, container_id: ContainerId, file_id: FileId, *, offset: int = 0
+        self,
+        container_id: ContainerId,
+        file_id: FileId,
+        *,
+        offset: int = 0,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[HttpContentStream]:
         call = Call(
             operation="download",
@@ -218,6 +223,7 @@ class ContainersClient(ContainersApi):
             segments=(_CONTAINERS, container_id, _FILES, file_id, "content"),
             headers=(("Range", f"bytes={offset}-"),) if offset else (),
             is_transfer=True,
+            on_turn=on_turn,
         )
         async with AsyncExitStack() as stack:
 

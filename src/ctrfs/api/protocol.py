@@ -114,9 +114,16 @@ class ContainersApi(Protocol):
         """
 
     def download(
-        self, container_id: ContainerId, file_id: FileId, *, offset: int = 0
+        self,
+        container_id: ContainerId,
+        file_id: FileId,
+        *,
+        offset: int = 0,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> AbstractAsyncContextManager[ContentStream]:
-        """Open the bytes of a file; entering waits for the answer's headers.
+        """Open the bytes of a file; entering waits for its turn and the answer's headers.
+
+        ``on_turn`` is told each time that the request is about to be sent.
 
         An ``offset`` above 0 asks for the rest from there; a server without ranges sends
         all of it, and ``ContentStream.offset`` tells which happened. The connection is

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, NoReturn
@@ -54,6 +54,7 @@ class Call:
         json: A JSON body; not together with ``upload``.
         upload: A multipart body.
         is_transfer: Whether file bytes travel; such calls leave some connections to others.
+        on_turn: Told each time that the request is about to be sent, after waiting for its turn.
     """
 
     operation: str
@@ -64,6 +65,7 @@ class Call:
     json: bytes | None = None
     upload: MultipartBody | None = None
     is_transfer: bool = False
+    on_turn: Callable[[], None] = lambda: None
 
 
 class Session:
@@ -178,6 +180,7 @@ class Session:
             self._connections.lease() as connection,
         ):
             report = _Report(started_s=trial.started_s)
+            call.on_turn()
             try:
                 request = self._request(call, url, attempts, key)
                 attempts.was_sent = True

@@ -11,6 +11,7 @@ again from the start, and must then agree with everything readers have already b
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
@@ -149,9 +150,12 @@ class Download:
         # Whoever comes to a download that already crawls waits as long as all others.
         patient_until_s = began_s + self._config.stall_timeout_s
         while not (is_reached() or flight.is_over):
-            with trio.move_on_at(min(patient_until_s, end_s)) as patience:
+            # A request that waits for its turn behind others is no sign of silence.
+            limit_s = end_s if flight.waits_for_turn else min(patient_until_s, end_s)
+            with trio.move_on_at(limit_s) as patience:
                 await self._progress.park()
-            patient_until_s = max(patient_until_s, self._pace.lasts_until_s())
+            turn_came_s = flight.turn_came_s + self._config.stall_timeout_s
+            patient_until_s = max(patient_until_s, turn_came_s, self._pace.lasts_until_s())
             if patience.cancelled_caught:
                 self._check_patience(patient_until_s, end_s)
         if not is_reached():
@@ -187,7 +191,7 @@ class Download:
     async def _fly(self, flight: _Flight) -> None:
         try:
             with flight.scope:
-                await self._fetch()
+                await self._fetch(flight)
         except CtrfsError as error:
             flight.error = error
         except Exception as error:  # handed to the readers, not hidden
@@ -198,12 +202,12 @@ class Download:
             self._flight = None
             self._progress.unpark_all()
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, flight: _Flight) -> None:
         """Bring all bytes into the spool file, with as many attempts as allowed."""
         retries = 0
         while True:
             received_before = self._received
-            failure = await self._attempt()
+            failure = await self._attempt(flight)
             if failure is None:
                 return
             if self._received - received_before >= WORTHWHILE_BYTES:
@@ -218,16 +222,24 @@ class Download:
             self.watermark = 0
         raise failure
 
-    async def _attempt(self) -> CtrfsError | None:
+    async def _attempt(self, flight: _Flight) -> CtrfsError | None:
         """Return what broke a transfer such that another may do better; None if all is well.
 
         Raises:
             CtrfsError: Another attempt would fare no better, or has been made in ``api``.
         """
         identity = self._identity
+
+        def on_turn() -> None:
+            # Only the first: a request that is sent again has brought nothing.
+            if flight.waits_for_turn:
+                flight.waits_for_turn = False
+                flight.turn_came_s = trio.current_time()
+                self._progress.unpark_all()
+
         try:
             async with self._api.download(
-                identity.container_id, identity.file_id, offset=self._received
+                identity.container_id, identity.file_id, offset=self._received, on_turn=on_turn
             ) as stream:
                 return await self._receive(stream)
         except (RemoteNotFoundError, ContainerExpiredError) as error:
@@ -344,9 +356,13 @@ class _Flight:
 
     Attributes:
         error: Why it ended without all bytes, once ``is_over``.
+        waits_for_turn: Whether its first request is still behind others.
+        turn_came_s: When that was sent, by trio's clock.
     """
 
     def __init__(self) -> None:
+        self.waits_for_turn = True
+        self.turn_came_s = -math.inf
         self.scope = trio.CancelScope()
         self.is_over = False
         self.error: CtrfsError = ShuttingDownError("the download was cancelled")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -113,6 +113,8 @@ class FakeService(ContainersApi):
         self.offsets: list[int] = []
         """What each download asked for."""
         self.open_streams = 0
+        self.queue_s = 0.0
+        """How long a download waits for its turn."""
         self.uploads: list[tuple[str, bytes]] = []
         self.upload_answers: list[ContainerFile | CtrfsError] = []
         self.listings: list[Listing[ContainerFile] | CtrfsError] = []
@@ -123,10 +125,16 @@ class FakeService(ContainersApi):
     @override
     @asynccontextmanager
     async def download(
-        self, container_id: ContainerId, file_id: FileId, *, offset: int = 0
+        self,
+        container_id: ContainerId,
+        file_id: FileId,
+        *,
+        offset: int = 0,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[ContentStream]:
         self.offsets.append(offset)
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.queue_s)
+        on_turn()
         transfer = self.transfers.pop(0) if len(self.transfers) > 1 else self.transfers[0]
         if transfer.refusal is not None:
             raise transfer.refusal

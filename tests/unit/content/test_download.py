@@ -210,6 +210,28 @@ async def test_a_download_of_which_no_byte_comes_stalls_each_of_its_readers(
     assert bench.service.offsets == [0, 50]
 
 
+async def test_waiting_for_a_turn_behind_others_is_no_silence(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.service.queue_s = 300.0
+    bench.service.transfers = [Transfer(content=CONTENT)]
+    file = (await bench.start()).open(INODE, identity_of(CONTENT))
+
+    assert await file.read(60, 10) == CONTENT[60:70]
+
+
+async def test_the_time_after_the_turn_counts(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.service.queue_s = 300.0
+    bench.service.transfers = [Transfer(content=CONTENT, gate_at=50)]
+    file = (await bench.start()).open(INODE, identity_of(CONTENT))
+
+    with pytest.raises(RemoteStalledError):
+        await file.read(60, 10)
+    assert trio.current_time() == pytest.approx(360, abs=1)
+
+
 async def test_readers_who_wait_for_one_page_do_not_wait_one_after_another(
     bench: Bench, autojump_clock: trio.testing.MockClock
 ) -> None:
