@@ -31,6 +31,8 @@ pytestmark = [
 WRITERS: Final = 3
 # More than can be done before the latest kill.
 OPERATIONS: Final = 400
+# After each failed upload the listing is watched for seconds before the next attempt.
+FAULTY_DEADLINE_S: Final = 90.0
 LATEST_KILL_S: Final = 1.2
 # How often the mount that replays is killed, too.
 KILLED_AGAIN: Final = 0.25
@@ -152,7 +154,7 @@ class Rounds:
         """Wait for the end of the replay and compare."""
         if self._is_faulty:
             # The requests of the comparison itself must not fail.
-            self.mount.await_nothing_pending()
+            self.mount.await_nothing_pending(within_s=FAULTY_DEADLINE_S)
             self._service.clear_faults()
         for run in self._runs:
             run.check()
@@ -161,7 +163,7 @@ class Rounds:
         """Let some requests of the round and of its replay fail, and some answers get lost."""
         self._service.clear_faults()
         for route in ("create_file", "delete_file", "list_files"):
-            for nth in self._chance.sample(range(1, 60), 8):
+            for nth in self._chance.sample(range(1, 60), 5):
                 self._service.add_fault(route, "status", status=500, nth=nth)
         for route in ("create_file", "delete_file"):
             for nth in self._chance.sample(range(1, 60), 4):

@@ -61,7 +61,12 @@ def save_renamed(path: str, to: str, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         write_all(fd, content)
-        os.rename(path, to)
+        try:
+            os.rename(path, to)
+        except OSError as error:
+            if error.errno not in GONE:
+                os.unlink(path)  # or the close would send it under this name
+            raise
     finally:
         os.close(fd)
 

@@ -146,13 +146,13 @@ class CrashingMount(Mount):
         """Return what the mount says to be still to do."""
         return (self.point / ".ctrfs" / "pending").read_text()
 
-    def await_nothing_pending(self) -> None:
+    def await_nothing_pending(self, *, within_s: float = PENDING_DEADLINE_S) -> None:
         """Return when the mount says that nothing is left to do.
 
         Raises:
-            TimeoutError: Something is left after ``PENDING_DEADLINE_S``.
+            TimeoutError: Something is left.
         """
-        deadline = time.monotonic() + PENDING_DEADLINE_S
+        deadline = time.monotonic() + within_s
         while left := self.pending():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"still pending:\n{left}\n{self.log_text()[-6000:]}")
