@@ -56,16 +56,36 @@ def add_and_remove_through_the_api(hands: Hands) -> None:
             hands.ledger.settle(path, digest_of(content))
             _wait_until_seen(hands, path, is_there=True)
             hands.check(path)
-            service.delete_file(container, file_id)
+            _delete_surely(service, container, file_id)
             hands.ledger.settle(path, ABSENT)
             _wait_until_seen(hands, path, is_there=False)
             hands.done["removed through the API"] += 1
         else:
-            # An earlier round could not remove it through the API: the mount can.
+            # An earlier round was cut off before it could remove it: the mount can.
             hands.delete(path)
     except (ServiceError, OSError, http.client.HTTPException) as error:
         hands.ledger.doubt(path, ABSENT)
         hands.failed[f"api: {type(error).__name__}"] += 1
+
+
+def _delete_surely(service: ServiceControl, container: str, file_id: str) -> None:
+    """Delete a file though requests fail; one left behind would show under the next one's name.
+
+    Raises:
+        ServiceError: It failed all the time.
+    """
+    deadline_s = time.monotonic() + SEEN_WITHIN_S
+    while True:
+        try:
+            service.delete_file(container, file_id)
+        except (ServiceError, OSError, http.client.HTTPException) as error:
+            if str(error) == "404":
+                return
+            if time.monotonic() > deadline_s:
+                raise ServiceError(f"cannot delete: {error}") from error
+            pause(0.5)
+        else:
+            return
 
 
 def _wait_until_seen(hands: Hands, path: str, *, is_there: bool) -> None:
