@@ -16,6 +16,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import trio
+
 from ctrfs import errors
 from ctrfs.api.failures import AttemptFailedError, Failure
 from ctrfs.clock import Clock
@@ -37,6 +39,9 @@ LONGEST_PAUSE_S: Final = 30.0
 # A probe must not make a user wait as long as a call may. Each that ran out of time makes the
 # next one more patient, or a slow service would never be found again.
 FIRST_PROBE_S: Final = 10.0
+# An answer takes a second or two. Whoever comes while a probe is out waits for so long to hear
+# that all is well, or of two programs that come together after a pause one would fail.
+PATIENCE_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,8 @@ class Breaker:
         self._pause_s = FIRST_PAUSE_S
         self._probe_s = FIRST_PROBE_S
         self._next_probe_s = 0.0
+        self._probe_ended = trio.Event()
+        self._probe_ended.set()
 
     @property
     def is_open(self) -> bool:
@@ -96,6 +103,12 @@ class Breaker:
     def last_error(self) -> str:
         """How the last attempt without an answer ended."""
         return self._last_error
+
+    async def hear_of_probe(self) -> None:
+        """Wait a moment for the outcome of a probe that is under way."""
+        if self._is_open and not self._probe_ended.is_set():
+            with trio.move_on_after(PATIENCE_S):
+                await self._probe_ended.wait()
 
     def check(self) -> None:
         """Make sure that an attempt may be made, before waiting for a turn.
@@ -124,6 +137,7 @@ class Breaker:
             return Admission(began_s=now_s)
         # An upload may take longer than that to be answered; then another may probe too.
         self._next_probe_s = now_s + self._probe_s
+        self._probe_ended = trio.Event()
         return Admission(began_s=now_s, probe_s=self._probe_s)
 
     def answered(self) -> None:
@@ -135,6 +149,7 @@ class Breaker:
         self._is_open = False
         self._pause_s = FIRST_PAUSE_S
         self._probe_s = FIRST_PROBE_S
+        self._probe_ended.set()
 
     def failed(self, admission: Admission, words: str, *, is_connected: bool = True) -> None:
         """Learn that an attempt ended without an answer.
@@ -153,6 +168,7 @@ class Breaker:
                 if now_s - admission.began_s >= admission.probe_s:
                     self._probe_s *= 2
                 self._next_probe_s = now_s + self._pause_s
+                self._probe_ended.set()
             return
         took_s = now_s - admission.began_s
         if self._failures == 0 or admission.began_s - self._last_failure_s > MEMORY_S:
@@ -174,6 +190,7 @@ class Breaker:
         """Learn that an attempt was given up before its answer, by whoever wanted it."""
         if self._is_open and admission.is_probe:
             self._next_probe_s = self._clock.monotonic_s()
+            self._probe_ended.set()
 
     def _words(self) -> str:
         since_ns = self._since_ns or 0

@@ -79,8 +79,10 @@ class Line:
         """
         # Asked twice: a call neither waits for its turn in vain, nor goes on after having
         # waited while others have found out.
+        await self._breaker.hear_of_probe()
         self._breaker.check()
         async with self._pacing.slot(is_transfer=is_transfer, deadline_s=deadline_s) as slot:
+            await self._breaker.hear_of_probe()
             trial = Trial(slot, self._breaker.admit(), self._breaker)
             try:
                 yield trial

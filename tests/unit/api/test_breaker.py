@@ -16,7 +16,7 @@ from tests.unit.api.fake_transport import (
 from typing_extensions import override
 
 from ctrfs import errors
-from ctrfs.api.breaker import LONGEST_PAUSE_S, Breaker
+from ctrfs.api.breaker import LONGEST_PAUSE_S, PATIENCE_S, Breaker
 from ctrfs.api.failures import AttemptFailedError
 from ctrfs.api.models import ContainerId, FileId
 from ctrfs.api.protocol import ContainersApi, UploadBody
@@ -130,19 +130,34 @@ async def test_the_service_is_found_again_by_the_next_call_without_a_remount(
         await read(api)
 
 
-async def test_only_one_caller_probes_and_the_others_do_not_wait_for_it(
+async def test_only_one_caller_probes_and_the_others_hear_of_it_soon(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with client_of(*[REFUSED] * 3, answers(200, FILE_ANSWER, after_s=1.0)) as (api, service):
+        await expect_no_answer(api)
+        await trio.sleep(LONGEST_PAUSE_S)
+        began_s = trio.current_time()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(read, api)
+
+    assert [sent.at_s - began_s for sent in service.sent[3:]] == pytest.approx([0.0, *[1.0] * 4])
+
+
+async def test_the_others_wait_for_a_probe_for_a_moment_only(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with client_of(*[REFUSED] * 3, answers(200, FILE_ANSWER, after_s=5.0)) as (api, service):
         await expect_no_answer(api)
         await trio.sleep(LONGEST_PAUSE_S)
-        now_s = trio.current_time()
+        began_s = trio.current_time()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, api)
             await trio.testing.wait_all_tasks_blocked()
             await expect_no_answer(api)
-            assert trio.current_time() == now_s
+            assert trio.current_time() - began_s == pytest.approx(PATIENCE_S)
         await read(api)
 
     assert len(service.sent) == 5
