@@ -266,27 +266,29 @@ class OpenFile:
         if self.size_bytes is not None:
             self._check_sendable(self.size_bytes)
         await self.complete()
-        async with self._stillness:
-            self._check_sendable(self._complete_size_bytes)
-            upload = _Upload(self._state)
-            self._move_to(FileState.SENDING)
-            spool_file = self._own_spool_file()
-            try:
-                with spool_file.pinned():
-                    yield Outgoing(
-                        size_bytes=self._complete_size_bytes,
-                        digest=await self._learn_digest(spool_file),
-                        body=UploadBody(
-                            size_bytes=self._complete_size_bytes, open=spool_file.pieces
-                        ),
-                        settle=upload.settle,
-                    )
-            except CtrfsError as error:
-                upload.error = error
-                raise
-            finally:
-                self._finish_upload(upload)
-        self._surroundings.on_idle(self)
+        try:
+            async with self._stillness:
+                self._check_sendable(self._complete_size_bytes)
+                upload = _Upload(self._state)
+                self._move_to(FileState.SENDING)
+                spool_file = self._own_spool_file()
+                try:
+                    with spool_file.pinned():
+                        yield Outgoing(
+                            size_bytes=self._complete_size_bytes,
+                            digest=await self._learn_digest(spool_file),
+                            body=UploadBody(
+                                size_bytes=self._complete_size_bytes, open=spool_file.pieces
+                            ),
+                            settle=upload.settle,
+                        )
+                except CtrfsError as error:
+                    upload.error = error
+                    raise
+                finally:
+                    self._finish_upload(upload)
+        finally:
+            self._surroundings.on_idle(self)
 
     async def sync_to_disk(self) -> None:
         """Return when the local disk holds all bytes, whatever happens to the machine after.

@@ -34,7 +34,8 @@ class Recorder:
     """Writes the journal. What it records is on the disk when a call returns.
 
     Attributes:
-        on_failure: Told when something is left to be tried again behind the user's back.
+        on_failure: Told when a file, or something else, is left to be tried again behind the
+            user's back.
         overdue: Deletions that nobody is carrying out: they failed, or an earlier mount has
             left them.
         overdue_rmdirs: Likewise, containers.
@@ -52,7 +53,7 @@ class Recorder:
         self._vouched = set() if is_idle else {row.key for row in parts.journal.rows()}
         self._owed: set[str] = set()
         parts.store.on_change = self._changed
-        self.on_failure: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[InodeNumber | None], None] = lambda _inode: None
 
     @property
     def journal(self) -> Journal:
@@ -112,7 +113,7 @@ class Recorder:
             log.error(  # noqa: TRY400  # a full disk is no bug of ours: a line, not a traceback
                 "unsent bytes of inode %d cannot be kept past this mount: %s", file.inode, failure
             )
-        self.on_failure()
+        self.on_failure(file.inode)
 
     def touched(self, file: File) -> None:
         """Bring the times and the mode in the record of unsent bytes up to date."""
@@ -148,7 +149,7 @@ class Recorder:
         except LocalDiskError as error:
             log.warning("records of what was sent stay for now: %s", error)
             self._owed.update(keys)
-            self.on_failure()
+            self.on_failure(None)
             for file in files:
                 _is_settled(file)
         else:
@@ -192,7 +193,7 @@ class Recorder:
     def not_deleted(self, row: ContainerFile) -> None:
         """Say that a deletion has failed, and is to be tried again later."""
         self.overdue.add(version_of(row))
-        self.on_failure()
+        self.on_failure(None)
 
     def container_deleted(self, container_id: ContainerId) -> None:
         """Say that the deletion of a container is done, or not wanted any more."""
@@ -203,7 +204,7 @@ class Recorder:
     def container_not_deleted(self, container_id: ContainerId) -> None:
         """Say that the deletion of a container has failed, and is to be tried again later."""
         self.overdue_rmdirs.add(container_id)
-        self.on_failure()
+        self.on_failure(None)
 
     def _put(
         self,

@@ -26,7 +26,15 @@ from ctrfs.fs.moving import Mover
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, remote_of, version_of
 from ctrfs.fs.removing import Remover
-from ctrfs.tree.nodes import ContainerDirectory, Directory, Doubt, File
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    Directory,
+    Doubt,
+    EntryPath,
+    File,
+    Folder,
+    Root,
+)
 from ctrfs.units import MIB, NS_PER_S
 
 log = logging.getLogger(__name__)
@@ -149,17 +157,23 @@ class Finisher:
                 self._parts.journal.remove_folder_move(move.container_id, move.new_path)
         for container_id in list(self._recorder.overdue_rmdirs):
             try:
-                async with self._parts.directory_locks.hold(self._parts.tree.root.inode):
-                    await self._finish_rmdir(ContainerId(container_id))
+                await self._finish_rmdir(ContainerId(container_id))
             except CtrfsError as error:
                 log.info("container %s is not deleted yet: %s", container_id, error)
 
     async def _finish_rmdir(self, container_id: ContainerId) -> None:
         """Delete a container that was to go, unless something is in it by now."""
-        with suppress(RemoteNotFoundError, ContainerExpiredError):
-            listing = await self._parts.api.list_files(container_id)
-            if not listing.items and not listing.rejected:
-                await self._parts.api.delete_container(container_id)
+        shown = self._parts.tree.container(container_id)
+        # Nobody may create a file in it meanwhile.
+        inodes = [] if shown is None else [shown.inode]
+        async with self._parts.directory_locks.hold(self._parts.tree.root.inode, *inodes):
+            with suppress(RemoteNotFoundError, ContainerExpiredError):
+                listing = await self._parts.api.list_files(container_id)
+                is_used = shown is not None and bool(shown.children)
+                if not (listing.items or listing.rejected or is_used):
+                    await self._parts.api.delete_container(container_id)
+                    if shown is not None:
+                        self._parts.namespace.removed_container(shown, is_expected=False)
         self._recorder.container_deleted(container_id)
 
     async def _finish_move(self, move: FolderMoveRow) -> None:
@@ -178,17 +192,34 @@ class Finisher:
     ) -> None:
         *folders, name = (move.new_path + b"/" + moving.inner_path).split(b"/")
         file = owner.files.get(remote_of(moving.version).id)
-        if file is None or file.remote is None or version_of(file.remote) != moving.version:
+        if file is None or not _is_as_it_was(file, moving):
             return  # moved already, or no more what was to be moved
-        parent = self._parts.tree.folder_at(owner, tuple(folders))
+        parent = self._kept_folder(owner, tuple(folders))
         async with self._parts.directory_locks.hold(parent.inode, (file.parent or owner).inode):
             there = parent.children.get(name)
             if there is None:
                 await self._mover.move_file(file, parent, name, target=None)
             elif isinstance(there, File) and await self._are_same(file, there):
-                await self._remover.remove_file(file)
+                await self._remove_moved(file, moving)
             else:
                 log.info("%r stays: something else has its new name", moving.inner_path)
+
+    async def _remove_moved(self, file: File, moving: MovingFile) -> None:
+        """Remove a file that is at its new place, too, unless somebody is changing it."""
+        async with self._parts.file_locks.hold(file.inode):
+            await self._remover.keep_for_openers(file)
+            if _is_as_it_was(file, moving):
+                await self._remover.remove_locked(file)
+
+    def _kept_folder(self, owner: ContainerDirectory, path: EntryPath) -> Folder:
+        """Return the folder at ``path``; no listing takes it away before a file is in it."""
+        folder = self._parts.tree.folder_at(owner, path)
+        step: Folder | Root | None = folder
+        while isinstance(step, Directory):
+            with self._parts.spared():
+                self._parts.tree.keep_folder(step)
+            step = step.parent
+        return folder
 
     async def _are_same(self, one: File, other: File) -> bool:
         """Tell whether two files have the same bytes; waits for them where names do not tell."""
@@ -223,3 +254,13 @@ class Finisher:
                 return None
             step = inner
         return step if isinstance(step, Directory) else None
+
+
+def _is_as_it_was(file: File, moving: MovingFile) -> bool:
+    """Tell whether a file is the version that was to be moved, and nobody is changing it."""
+    return (
+        file.remote is not None
+        and version_of(file.remote) == moving.version
+        and not file.is_claimed
+        and file.parent is not None
+    )

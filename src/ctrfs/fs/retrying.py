@@ -6,8 +6,11 @@ tried again by itself: a close, an fsync, an umount or the next mount try it.
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,7 +66,9 @@ class _Pace:
 class BackgroundRetries:
     """Owner of the paces at which things are tried again; runs in a task of its own.
 
-    Invariant: a file has a pace only while it is unsent.
+    Nothing here looks at all files for the sake of one: there may be ten thousand.
+
+    Invariant: a file has a pace only while it is unsent; one that is not busy is in ``_queue``.
     """
 
     def __init__(
@@ -81,17 +86,18 @@ class BackgroundRetries:
         self._deleter = deleter
         self._finisher = finisher
         self._files: dict[InodeNumber, _Pace] = {}
+        self._queue: list[tuple[float, InodeNumber]] = []
         self._others: _Pace | None = None
         self._wake = trio.Event()
         recorder.on_failure = self.note
 
     def begin(self) -> None:
         """Have all that earlier mounts have left tried at once."""
-        self._note(wait_s=0.0)
+        self._note(self._parts.store.unsent_inodes(), wait_s=0.0)
 
-    def note(self) -> None:
-        """Take note that something has just failed, and is to be tried again later."""
-        self._note(wait_s=_wait_s(0))
+    def note(self, inode: InodeNumber | None) -> None:
+        """Take note that a file, or something else, has just failed: it is tried again later."""
+        self._note([] if inode is None else [inode], wait_s=_wait_s(0))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Try things when they are due, until cancelled."""
@@ -103,17 +109,20 @@ class BackgroundRetries:
                 now_s = trio.current_time()
                 if self._others is not None and _take(self._others, now_s):
                     nursery.start_soon(self._try_others, self._others)
-                for inode, pace in self._files.items():
-                    if _take(pace, now_s):
+                while self._queue and self._queue[0][0] <= now_s:
+                    _due_s, inode = heapq.heappop(self._queue)
+                    pace = self._files.get(inode)
+                    if pace is not None and _take(pace, now_s):
                         nursery.start_soon(self._try_file, inode, pace, limiter)
                 with trio.move_on_at(self._next_s()):
                     await self._wake.wait()
 
-    def _note(self, *, wait_s: float) -> None:
+    def _note(self, inodes: Sequence[InodeNumber], *, wait_s: float) -> None:
         due_s = trio.current_time() + wait_s
-        for inode in self._parts.store.unsent_inodes():
+        for inode in inodes:
             if inode not in self._files and self._waiting_file(inode) is not None:
                 self._files[inode] = _Pace(due_s)
+                heapq.heappush(self._queue, (due_s, inode))
         if self._others is None and self._has_others:
             self._others = _Pace(due_s)
         self._wake.set()
@@ -124,8 +133,8 @@ class BackgroundRetries:
         return bool(recorder.overdue or recorder.is_owing or self._finisher.is_needed)
 
     def _next_s(self) -> float:
-        paces = [*self._files.values(), *([self._others] if self._others is not None else [])]
-        return min((pace.due_s for pace in paces if not pace.is_busy), default=float("inf"))
+        others_s = math.inf if self._others is None or self._others.is_busy else self._others.due_s
+        return min(others_s, self._queue[0][0] if self._queue else math.inf)
 
     async def _try_file(
         self, inode: InodeNumber, pace: _Pace, limiter: trio.CapacityLimiter
@@ -138,6 +147,8 @@ class BackgroundRetries:
                     pace.due_s = trio.current_time() + _wait_s(pace.failures)
                 elif file is not None:
                     await self._saver.save(file)
+                    if self._waiting_file(inode) is not None:
+                        pace.failed()  # it has been changed again, or cannot be sent yet
             except CtrfsError as error:
                 pace.failed()
                 log.info("inode %d could not be sent yet: %s", inode, error)
@@ -149,7 +160,9 @@ class BackgroundRetries:
                 pace.is_busy = False
         if self._waiting_file(inode) is None:
             self._files.pop(inode, None)
-        self._wake.set()
+        else:
+            heapq.heappush(self._queue, (pace.due_s, inode))
+            self._wake.set()
 
     async def _try_others(self, pace: _Pace) -> None:
         try:
@@ -166,14 +179,17 @@ class BackgroundRetries:
         self._wake.set()
 
     def _waiting_file(self, inode: InodeNumber) -> File | None:
-        """Return the file of an inode if it has recorded bytes that another attempt may send."""
+        """Return the file of an inode if it has bytes that another attempt may send.
+
+        Those that were recorded, or that failed where the disk does not take a record.
+        """
         file = self._parts.tree.inodes.find(inode)
         open_file = self._parts.store.get(inode)
         if (
             not isinstance(file, File)
             or open_file is None
             or not open_file.is_unsent
-            or file.journal_key is None
+            or (file.journal_key is None and open_file.last_error is None)
             or file.is_removed
             or file.is_local_only
             or isinstance(open_file.last_error, _FOR_A_PERSON)

@@ -208,7 +208,7 @@ class Saver:
             raise
         except trio.Cancelled:
             self.doubts.note(file, digest)
-            self._recorder.on_failure()
+            self._recorder.on_failure(file.inode)
             raise
         await self._deleter.delete_all(replaced)
         reached("save.settled")

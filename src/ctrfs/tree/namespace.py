@@ -192,14 +192,17 @@ class Namespace:
         self._note_created(container)
         self.tree.rename_container(directory, container, name)
 
-    def removed_container(self, directory: ContainerDirectory) -> None:
-        """Hide a container that is being deleted."""
+    def removed_container(self, directory: ContainerDirectory, *, is_expected: bool = True) -> None:
+        """Hide a container that is deleted; the kernel knows if it has asked for that."""
         now_s = self._clock.monotonic_s()
         self._own_containers.remove(directory.container.id, now_s=now_s)
         self._own_containers.confirm_removed(directory.container.id, now_s=now_s)
         self._forget_answers(directory.container.id)
         self.tree.forget_container(directory)
-        self.tree.take_changes()  # the kernel asked for it and knows
+        if is_expected:
+            self.tree.take_changes()
+        else:
+            self._tell_changes()
 
     def is_removed(self, container_id: ContainerId) -> bool:
         """Tell whether a container was deleted here, though listings may still have it."""

@@ -47,6 +47,11 @@ async def save_unsent(
     service.clear_faults()
 
 
+def descriptors() -> int:
+    """Return how many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 # -- bytes changed again, and a crash before they are closed -------------------------------
 
 
@@ -238,3 +243,247 @@ async def test_a_container_whose_removal_is_given_up_is_removed_behind_the_users
         await trio.sleep(20)
         assert mount.parts.journal.rmdirs() == []
         assert service.containers() == []
+
+
+# -- users who work on while a replay goes on ----------------------------------------------
+
+
+async def test_what_a_user_writes_into_a_folder_that_is_still_being_renamed_is_kept(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.upload(work, "d/a.txt", b"a")
+    service.upload(work, "d/b.txt", b"b")
+    await crasher.run("folder.copied", lambda mount: mount.rename("work/d", "work/f"))
+
+    # The replay's first look at the container takes a while: the user is faster.
+    service.add_fault("list_files", "delay", seconds=1)
+    async with mounted(service, state) as mount:
+        handles = {name: await mount.open(f"work/d/{name}", WRITE) for name in ("a.txt", "b.txt")}
+        for handle in handles.values():
+            await mount.fs.write(handle, 0, b"the user's")
+        await trio.sleep(60)
+        for handle in handles.values():
+            await mount.close(handle)
+        await settled(mount)
+        shown = await mount.walk("work")
+    assert list(shown.values()).count(b"the user's") == 2
+
+
+async def test_a_folder_is_renamed_to_its_place_though_listings_come_meanwhile(
+    tmp_path: Path, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    with InProcessService(tmp_path / "slow service", round_trip_s=1) as service:
+        work = service.create_container("work")
+        service.upload(work, "d/e/a.txt", b"a")
+        service.upload(work, "d/e/b.txt", b"b")
+        crasher = Crasher(service, state)
+        await crasher.run("folder.intended", lambda mount: mount.rename("work/d", "work/f"))
+
+        async with mounted(service, state) as mount, trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def refresh() -> None:
+                while True:
+                    await mount.refresh("work")
+                    await trio.sleep(0.3)
+
+            await settled(mount)
+            nursery.cancel_scope.cancel()
+            expected = {
+                "work/f": None,
+                "work/f/e": None,
+                "work/f/e/a.txt": b"a",
+                "work/f/e/b.txt": b"b",
+            }
+            await mount.refresh("work")
+            assert await mount.walk("work") == expected
+        assert stored(service, "work") == {"f/e/a.txt": b"a", "f/e/b.txt": b"b"}
+
+
+async def test_a_container_is_not_removed_under_the_hands_of_somebody_who_works_in_it(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    await crasher.run("rmdir.intended", lambda mount: mount.rmdir("work"))
+
+    service.add_fault("list_files", "delay", seconds=1)
+    async with mounted(service, state) as mount:
+        handle = await mount.create("work/a.txt")
+        await mount.fs.write(handle, 0, b"a")
+        await trio.sleep(60)
+        await mount.close(handle)
+        await settled(mount)
+    service.clear_faults()
+    assert stored(service, "work") == {"a.txt": b"a"}
+
+
+async def test_a_container_that_is_removed_late_is_shown_no_more(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.set_behaviour(delete_lag_s=100)
+    await crasher.run("rmdir.intended", lambda mount: mount.rmdir("work"))
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.names() == []
+
+
+# -- uploads of an earlier mount -----------------------------------------------------------
+
+
+async def test_an_upload_right_before_the_crash_is_found_although_its_bytes_are_old(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.set_behaviour(list_lag_s=3)
+
+    async def save(mount: InProcessMount) -> None:
+        handle = await mount.create("work/a.txt")
+        await mount.fs.write(handle, 0, b"new")
+        await trio.sleep(100)
+        await mount.close(handle)
+
+    await crasher.run("save.stored", save)
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        await trio.sleep(60)
+    assert stored(service, "work") == {"a.txt": b"new"}
+
+
+async def test_an_upload_of_an_earlier_mount_goes_with_a_file_that_leaves_the_service(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    await crasher.run("save.stored", lambda mount: mount.write_file("work/a.txt", b"new"))
+
+    service.add_fault("list_files", "status", status=403, count=1)
+    async with mounted(service, state) as mount:
+        await trio.sleep(1)  # the first attempt fails
+        await mount.rename("work/a.txt", "work/a.txt~")
+        await settled(mount)
+        await trio.sleep(60)
+        assert await mount.walk("work") == {"work/a.txt~": b"new"}
+    assert stored(service, "work") == {}
+
+
+async def test_an_upload_of_an_earlier_mount_goes_with_a_file_that_is_overwritten(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    await crasher.run("save.stored", lambda mount: mount.write_file("work/a.txt", b"new"))
+
+    service.add_fault("list_files", "status", status=403, count=1)
+    async with mounted(service, state) as mount:
+        await trio.sleep(1)  # the first attempt fails
+        handle = await mount.create("work/b.txt")
+        await mount.fs.write(handle, 0, b"other")
+        await mount.rename("work/b.txt", "work/a.txt")
+        await mount.close(handle)
+        await settled(mount)
+        await trio.sleep(60)
+        assert await mount.walk("work") == {"work/a.txt": b"other"}
+    assert stored(service, "work") == {"a.txt": b"other"}
+
+
+# -- from one container to another ---------------------------------------------------------
+
+
+async def test_a_renaming_into_another_container_is_finished_where_ids_are_made_of_paths(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.set_behaviour(hash_prefix=False, ids="path")
+    service.create_container("other")
+    service.upload(work, "a.txt", b"a")
+    await crasher.run("rename.intended", lambda mount: mount.rename("work/a.txt", "other/a.txt"))
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.walk() == {"other": None, "other/a.txt": b"a", "work": None}
+    assert stored(service, "work") == {}
+
+
+async def test_what_was_moved_away_and_is_born_again_is_not_deleted(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.set_behaviour(hash_prefix=False, ids="path")
+    service.create_container("other")
+    service.upload(work, "a.txt", b"a")
+    await crasher.run("rename.intended", lambda mount: mount.rename("work/a.txt", "other/b.txt"))
+    service.advance(5)
+    service.upload(work, "a.txt", b"born again")
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.walk("work") == {"work/a.txt": b"born again"}
+        assert await mount.walk("other") == {"other/b.txt": b"a"}
+
+
+async def test_discarding_what_was_on_its_way_to_another_container_shows_it_where_it_was(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.create_container("other")
+    service.upload(work, "a.txt", b"a")
+    await crasher.run("rename.intended", lambda mount: mount.rename("work/a.txt", "other/a.txt"))
+
+    service.add_fault("create_file", "status", status=403)
+    async with mounted(service, state) as mount:
+        await mount.names("work")
+        (row,) = mount.parts.journal.rows()
+        await mount.fs.setxattr(
+            mount.parts.tree.root.inode, b"user.ctrfs.discard", row.key.encode()
+        )
+        await trio.sleep(TTL_PASSED_S)
+        assert await mount.walk() == {"other": None, "work": None, "work/a.txt": b"a"}
+
+
+# -- many ----------------------------------------------------------------------------------
+
+
+async def test_files_that_are_back_hold_no_descriptors(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    service.add_fault("create_file", "status", status=403)
+    async with mounted(service, state) as mount:
+        for number in range(50):
+            with pytest.raises(RemoteRefusedError):
+                await mount.write_file(f"work/{number}", b"unsent")
+            await mount.write_file(f"work/.{number}.swp", b"local")
+        before = descriptors()
+
+    async with mounted(service, state) as mount:
+        assert len(await mount.names("work")) == 100
+        await trio.sleep(100)
+        assert descriptors() <= before + 2
