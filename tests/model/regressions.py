@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tests.model.operations import Fault, Save, Step
+from tests.model.operations import Fault, Plant, Save, Step
 
 REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
     # A file of the same bytes outside the folder was taken for the upload whose answer got lost:
@@ -24,6 +24,16 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Fault(route="create_file", kind="stall", count=2),
             Save(mount=0, path="one/f/a", content=b""),
             Save(mount=0, path="one/a", content=b""),
+        ],
+    ),
+    # What code in the container wrote meanwhile was taken for the upload whose answer got lost.
+    (
+        False,
+        [
+            Save(mount=0, path="one/a", content=b""),
+            Fault(route="create_file", kind="stall", count=2),
+            Save(mount=0, path="one/f/a", content=b"one"),
+            Plant(path="one/f/a", content=b"one"),
         ],
     ),
 ]

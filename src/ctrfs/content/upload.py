@@ -45,6 +45,10 @@ DOUBTS_MAX: Final = 4096
 # Source: docs/api-notes.md; every path seen so far lies there.
 DATA_ROOT: Final = "/mnt/data/"
 
+# Of a file that code inside the container has made, which no upload is.
+# Source: docs/api-notes.md.
+MADE_INSIDE: Final = "assistant"
+
 log = logging.getLogger(__name__)
 
 
@@ -221,7 +225,7 @@ class Uploader:
         with_digest = paths_with_digest(upload.stored_name, upload.digest)
         without_digest = paths_without_digest(upload.stored_name)
         for file in reversed(listing.items):  # newest first
-            if is_known(file.id):
+            if is_known(file.id) or file.source == MADE_INSIDE:
                 continue
             if None not in {size_bytes, file.size_bytes} and file.size_bytes != size_bytes:
                 continue

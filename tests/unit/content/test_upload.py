@@ -41,14 +41,16 @@ def outgoing() -> Outgoing:
     return Outgoing(size_bytes=len(CONTENT), digest=digest_of(CONTENT), body=body, settle=settle)
 
 
-def stored(path: str, *, file_id: FileId = NEW, size_bytes: int | None = 50) -> ContainerFile:
+def stored(
+    path: str, *, file_id: FileId = NEW, size_bytes: int | None = 50, source: str = "user"
+) -> ContainerFile:
     return ContainerFile(
         id=file_id,
         container_id=CONTAINER,
         path=path,
         size_bytes=size_bytes,
         created_at_s=1,
-        source="user",
+        source=source,
     )
 
 
@@ -124,6 +126,16 @@ async def test_no_file_but_ours_is_taken_for_the_upload(
 
     assert (await send(service)).path == "/mnt/data/sent-again"
     assert len(service.uploads) == 2
+
+
+async def test_a_file_made_inside_the_container_is_not_taken_for_the_upload(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service = FakeService(Transfer(content=CONTENT))
+    service.upload_answers = [RemoteUncertainError("no answer"), stored("/mnt/data/sent-again")]
+    service.listings = [Listing(items=(stored("/mnt/data/plots/fig.png", source="assistant"),))]
+
+    assert (await send(service)).path == "/mnt/data/sent-again"
 
 
 async def test_an_upload_is_found_though_the_listing_names_no_lengths() -> None:
