@@ -24,6 +24,8 @@ from ctrfs.tree.nodes import ContainerDirectory
 
 # The service takes a second for each, and a folder may have had hundreds.
 DELETED_AT_ONCE: Final = 8
+# Behind the users' backs: most of the connections are left to the users.
+RETRIED_AT_ONCE: Final = 4
 
 log = logging.getLogger(__name__)
 
@@ -86,20 +88,34 @@ class Deleter:
 
         An id that is shown again has been born again, with a version that nobody replaced.
         """
-        for version in list(self._recorder.overdue):
+        waiting: dict[ContainerId, list[ContainerFile]] = {}
+        for version in self._recorder.overdue:
             row = remote_of(version)
+            waiting.setdefault(row.container_id, []).append(row)
+        for container_id, rows in waiting.items():
             try:
-                owner = await self.listed(row.container_id)
+                owner = await self.listed(container_id)
             except CtrfsError as error:
-                log.info("what is to be deleted in %s waits: %s", row.container_id, error)
+                log.info("what is to be deleted in %s waits: %s", container_id, error)
                 continue
-            if owner is not None and self.is_unchanged(row):
-                self._parts.namespace.hide(owner, row)
-                if row.id in owner.files:
-                    self._parts.tree.take_name(owner.files[row.id])
-                await self.delete(row)
-            else:
+            limiter = trio.CapacityLimiter(RETRIED_AT_ONCE)
+            with self._parts.spared(), self._parts.journal.together():
+                for row in [] if owner is not None else rows:
+                    self._recorder.deleted(row)
+            async with trio.open_nursery() as nursery:
+                for row in [] if owner is None else rows:
+                    nursery.start_soon(self._retry_one, row, limiter)
+
+    async def _retry_one(self, row: ContainerFile, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            if not self.is_unchanged(row):
                 self._recorder.deleted(row)
+                return
+            self.hide(row)
+            owner = self._parts.tree.container(row.container_id)
+            if owner is not None and row.id in owner.files:
+                self._parts.tree.take_name(owner.files[row.id])
+            await self.delete(row)
 
     async def listed(self, container_id: ContainerId) -> ContainerDirectory | None:
         """Return a container whose listing is fresh; None if it is gone for good.

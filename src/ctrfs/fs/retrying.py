@@ -46,7 +46,6 @@ _FOR_A_PERSON: Final = (
     RemoteQuotaError,
     RemoteReadOnlyError,
     RemoteTooLargeError,
-    StaleHandleError,
 )
 
 
@@ -149,6 +148,12 @@ class BackgroundRetries:
                     await self._saver.save(file)
                     if self._waiting_file(inode) is not None:
                         pace.failed()  # it has been changed again, or cannot be sent yet
+            except StaleHandleError as error:
+                pace.failed()
+                log.info("inode %d could not be sent: %s", inode, error)
+                if file is not None:
+                    # Is the container gone? Then its return is waited for.
+                    self._parts.namespace.suspect(file)
             except CtrfsError as error:
                 pace.failed()
                 log.info("inode %d could not be sent yet: %s", inode, error)
@@ -193,6 +198,8 @@ class BackgroundRetries:
             or file.is_removed
             or file.is_local_only
             or isinstance(open_file.last_error, _FOR_A_PERSON)
+            or file.owner.is_gone
+            or file.owner.container.is_expired
         ):
             return None
         return file

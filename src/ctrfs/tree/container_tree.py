@@ -60,6 +60,10 @@ class ContainerTree(ABC):
         """Bring back what this machine kept of a container from earlier mounts."""
 
     @abstractmethod
+    def _resume(self, directory: ContainerDirectory) -> None:
+        """Go on with what was left to do in a container that is back."""
+
+    @abstractmethod
     def _drop_inodes(self, directory: ContainerDirectory) -> bool:
         """Drop the numbers of all that is in a container, unless bytes in it are only here.
 
@@ -180,6 +184,7 @@ class ContainerTree(ABC):
             returned.is_gone = False
             returned.container = container
             self._containers[container.id] = returned
+            self._resume(returned)
             return returned
         directory = self._maker.container(container)
         self._containers[container.id] = directory

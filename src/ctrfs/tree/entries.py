@@ -333,6 +333,10 @@ class EntryTree(ContainerTree):
                 self.take_name(file)
         self.restore(directory)
 
+    @override
+    def _resume(self, directory: ContainerDirectory) -> None:
+        self.restore(directory)
+
     def folder_at(self, owner: ContainerDirectory, path: EntryPath) -> Folder:
         """Return the folder at ``path``, made if it is missing; a file there steps aside."""
         folder: Folder = owner

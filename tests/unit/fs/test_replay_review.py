@@ -17,7 +17,7 @@ from tests.unit.fs.test_replay import Crasher, CrashError, settled, spooled
 
 from ctrfs import failpoints
 from ctrfs.config import TreeConfig
-from ctrfs.errors import RemoteRefusedError
+from ctrfs.errors import NoSuchEntryError, RemoteError, RemoteRefusedError
 from ctrfs.fs.attributes import AttributeChanges
 
 TTL_PASSED_S = TreeConfig().ttl_s + 1
@@ -487,3 +487,76 @@ async def test_files_that_are_back_hold_no_descriptors(
         assert len(await mount.names("work")) == 100
         await trio.sleep(100)
         assert descriptors() <= before + 2
+
+
+async def test_what_is_to_be_deleted_in_a_silent_container_waits_for_one_listing(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    for number in range(20):
+        service.upload(work, f"{number}.txt", b"%d" % number)
+    async with mounted(service, state) as mount:
+        service.add_fault("delete_file", "status", status=403)
+        for number in range(20):
+            await mount.write_file(f"work/{number}.txt", b"new %d" % number)
+        assert len(mount.parts.journal.deletes()) == 20
+        service.add_fault("list_files", "status", status=403)
+        await trio.sleep(TTL_PASSED_S)
+        service.reset_counters()
+        await mount.fs.drain()
+        assert service.counters().get("list_files", 0) <= 2
+
+
+# -- containers that come back -------------------------------------------------------------
+
+
+async def test_unsent_bytes_are_tried_again_once_their_container_is_back(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mounted(service, state) as mount:
+        await save_unsent(mount, service, "work/a.txt")
+        service.add_fault("*", "status", status=404)
+        await trio.sleep(10)  # an attempt finds no container
+        service.clear_faults()
+        for _look in range(60):
+            await mount.names()
+            await trio.sleep(11)
+        assert len(mount.parts.journal) == 0
+    assert stored(service, "work") == {"a.txt": b"unsent"}
+
+
+async def test_unsent_bytes_are_tried_again_once_their_container_is_listed_again(
+    service: InProcessService, state: Path, work: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with mounted(service, state) as mount:
+        await save_unsent(mount, service, "work/a.txt")
+        service.add_fault("*", "status", status=404)
+        for path in ("work", ""):  # the listing of the account cannot be had, either
+            with suppress(RemoteError, NoSuchEntryError):
+                await mount.refresh(path)
+        await trio.sleep(10)
+        service.clear_faults()
+        for _look in range(60):
+            await mount.names()
+            await trio.sleep(11)
+        assert len(mount.parts.journal) == 0
+    assert stored(service, "work") == {"a.txt": b"unsent"}
+
+
+@pytest.mark.parametrize("end", ["deleted", "expired"])
+async def test_unsent_bytes_of_a_container_that_has_gone_are_not_tried_again_and_again(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+    end: str,
+) -> None:
+    async with mounted(service, state) as mount:
+        await save_unsent(mount, service, "work/a.txt")
+        if end == "deleted":
+            service.delete_container(work)
+        else:
+            service.advance(3600)
+        service.reset_counters()
+        await trio.sleep(10_000)
+        assert service.counters().get("create_file", 0) <= 2
+        assert len(mount.parts.journal) == 1
