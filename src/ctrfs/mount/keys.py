@@ -13,7 +13,7 @@ import select
 import shlex
 import signal
 import stat
-import subprocess
+import subprocess  # nosec B404  # for -o key_command
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -92,7 +92,7 @@ def key_from_command(command: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> S
     # Its arguments are not quoted: somebody may have put a password there.
     place = f"the key command {printable(words[0])}"
     try:
-        process = subprocess.Popen(  # noqa: S603  # the user's own command
+        process = subprocess.Popen(  # noqa: S603  # nosec B603  # the user's own command
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
