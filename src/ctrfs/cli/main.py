@@ -6,12 +6,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, TextIO
 
 import click
 from typing_extensions import override
 
 from ctrfs.errors import CtrfsError
+from ctrfs.mount.helper_names import HELPERS
 from ctrfs.mount.problems import EXIT_USAGE, innermost, line_for
 
 _EXIT_INTERRUPTED: Final = 130  # what a shell shows for SIGINT
@@ -31,6 +33,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keepalive": ("keepalive", "Keep containers from expiring, while it runs."),
     "doctor": ("doctor", "Check what a mount needs."),
     "serve": ("serve", "Serve the Containers API on this machine."),
+    "install-helpers": ("installing", "Make mount -t ctrfs, /etc/fstab and umount work."),
 }
 
 
@@ -46,7 +49,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"ctrfs.cli.{_COMMANDS[cmd_name][0]}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
@@ -79,9 +82,21 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and exit: 0, 1 for wrong use, or what the command says."""
+    """Run the program and exit: 0, 1 for wrong use, or what the command says.
+
+    Under the name of a helper of mount(8) it is that helper.
+    """
     _open_missing_descriptors()
+    called = Path(sys.argv[0]).name
+    if arguments is None and called in HELPERS:
+        sys.exit(_run_helper(called))
     sys.exit(_run(arguments))
+
+
+def _run_helper(called: str) -> int:
+    from ctrfs.cli.mount_helper import run_helper  # noqa: PLC0415  # as a command's module
+
+    return run_helper(called, sys.argv[1:])
 
 
 def _open_missing_descriptors() -> None:

@@ -11,6 +11,7 @@ import click
 from ctrfs.errors import CtrfsError, MountError
 from ctrfs.mount.daemon import Readiness, StartReport, run_in_background
 from ctrfs.mount.file_lock import FileLock
+from ctrfs.mount.helper import UmountCall
 from ctrfs.mount.keys import hide_keys
 from ctrfs.mount.logs import log_to_file, log_to_standard_error
 from ctrfs.mount.mountinfo import is_dead
@@ -24,8 +25,9 @@ from ctrfs.mount.problems import (
     exit_code_for,
     line_for,
 )
-from ctrfs.mount.records import MountRecord, MountRecords, wait_for_end
+from ctrfs.mount.records import MountRecord, MountRecords, is_alive, wait_for_end
 from ctrfs.mount.source import KEY_VARIABLE
+from ctrfs.mount.umount_note import tell_umount
 
 # After this long in silence a waiting user is told what is waited for.
 _SILENCE_S = 1.0
@@ -79,17 +81,9 @@ def mount(
     options += tuple(f"{name}={text}" for name, text in limits.items() if text is not None)
     try:
         plan = plan_mount(source, mountpoint, options, environment=os.environ)
-        # Until the mount stands: of two that find the place free, one would cover the other.
-        with MountRecords(state_base()).claim(plan.mountpoint) as claim:
-            check_place(plan)
-            if foreground:
-                return _mount_in_front(plan, claim)
-            report = run_in_background(
-                lambda readiness: _daemon(plan, readiness, claim),
-                start_timeout_s=plan.start_timeout_s,
-            )
-            if report.exit_code == EXIT_OK:
-                _check_root(plan.mountpoint)
+        report = start_mount(plan, foreground=foreground)
+        if report.exit_code == EXIT_OK and not foreground:
+            tell_umount(source, plan.mountpoint)
     except (CtrfsError, OSError) as error:
         report = StartReport(exit_code=exit_code_for(error), message=line_for(error))
     if report.message:
@@ -123,19 +117,72 @@ def umount(*, mountpoint: str, timeout: float) -> int:
     Example:
       ctrfs umount ~/containers --timeout 300
     """  # noqa: D301  # click wants the character itself
+    return end_mount(UmountCall(mountpoint=mountpoint), timeout_s=timeout)
+
+
+def start_mount(plan: MountPlan, *, foreground: bool = False) -> StartReport:
+    """Make a mount; return when its root answers, in front when it has ended.
+
+    Raises:
+        CtrfsError: It cannot be made.
+        OSError: This machine lacks something for it.
+    """
+    # Until the mount stands: of two that find the place free, one would cover the other.
+    with MountRecords(state_base()).claim(plan.mountpoint) as claim:
+        check_place(plan)
+        if foreground:
+            return StartReport(exit_code=_mount_in_front(plan, claim))
+        report = run_in_background(
+            lambda readiness: _daemon(plan, readiness, claim), start_timeout_s=plan.start_timeout_s
+        )
+    if report.exit_code == EXIT_OK:
+        _check_root(plan.mountpoint)
+    return report
+
+
+def end_mount(call: UmountCall, *, timeout_s: float) -> int:
+    """Unmount, wait until the daemon has ended, and say what it has left; return the exit code.
+
+    Args:
+        call: What, and how.
+        timeout_s: How long to wait for the daemon. Nobody waits after a lazy unmount: it ends
+            when the last program has left the mount.
+    """
+    settings = [
+        *(["-f"] if call.is_forced else []),
+        *(["-n"] if call.leaves_no_note else []),
+        *(["-N", call.namespace] if call.namespace is not None else []),
+    ]
     try:
-        place = resolve_mountpoint(mountpoint)
-        mounted = our_mount(place)
+        place, is_gone = _place_to_unmount(call)
         records = MountRecords(state_base())
         record = records.read(place)
-        if is_dead(mounted):
-            unmount(place, lazily=True)
-            return EXIT_OK if record is None else _settle(records, record, least=0)
-        unmount(place)
+        unmount(place, lazily=call.is_lazy or is_gone, settings=settings)
     except MountError as error:
         click.echo(f"ctrfs: {line_for(error)}", err=True)
         return EXIT_MOUNT_FAILED
-    return EXIT_OK if record is None else _wait(records, record, timeout_s=timeout)
+    if record is None or (call.is_lazy and is_alive(record)):
+        return EXIT_OK
+    return (
+        _settle(records, record, least=0)
+        if is_gone
+        else _wait(records, record, timeout_s=timeout_s)
+    )
+
+
+def _place_to_unmount(call: UmountCall) -> tuple[Path, bool]:
+    """Return the mount point, and whether its daemon is gone.
+
+    Raises:
+        MountError: Nothing of ours is mounted there.
+    """
+    if call.namespace is not None:
+        # Another table of mounts, which umount(8) has read before it called us.
+        return Path(call.mountpoint), False
+    place = resolve_mountpoint(call.mountpoint)
+    mounted = our_mount(place)
+    # A daemon that hangs must not be asked by who wants to be rid of it.
+    return place, not (call.is_lazy or call.is_forced) and is_dead(mounted)
 
 
 def _mount_in_front(plan: MountPlan, claim: FileLock) -> int:

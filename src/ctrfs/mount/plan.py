@@ -14,6 +14,7 @@ from ctrfs.mount.options import MountOptions, parse_options
 from ctrfs.mount.places import state_base
 from ctrfs.mount.preflight import (
     check_fuse,
+    check_mountpoint,
     prepare_mountpoint,
     resolve_mountpoint,
 )
@@ -78,12 +79,13 @@ def plan_mount(
     )
 
 
-def check_place(plan: MountPlan) -> None:
+def check_place(plan: MountPlan, *, clears_dead_mount: bool = True) -> None:
     """Make sure that the mount can be made; clears a dead mount of ours at its place.
 
     Raises:
         MountError: It cannot; the text is for the user.
     """
     options = plan.options
-    prepare_mountpoint(plan.mountpoint, nonempty=options.nonempty)
+    check = prepare_mountpoint if clears_dead_mount else check_mountpoint
+    check(plan.mountpoint, nonempty=options.nonempty)
     check_fuse(allow_other=options.allow_other or options.allow_root)

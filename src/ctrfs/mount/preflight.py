@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess  # nosec B404  # to call umount
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ _UNMOUNT_TIMEOUT_S: Final = 15.0
 def resolve_mountpoint(text: str) -> Path:
     """Return the mount point as the mount table will name it: absolute, without links.
 
-    A dead mount at the end of the path is not touched, so this works on one.
+    A mount at the end of the path is not asked, so this works on one that is dead or hangs.
     """
     given = Path(os.path.abspath(Path(text)))  # noqa: PTH100  # the last part stays as it is
     try:
@@ -30,6 +31,8 @@ def resolve_mountpoint(text: str) -> Path:
     except OSError as error:
         raise MountError(f"mount point {text}: {_reason(error)}") from error
     whole = parent / given.name
+    if mount_at(whole) is not None:
+        return whole
     return whole.resolve() if _is_link(whole) else whole
 
 
@@ -49,6 +52,17 @@ def prepare_mountpoint(mountpoint: Path, *, nonempty: bool) -> None:
             f"{mountpoint} holds a dead {mount.file_system_type} mount: unmount it first"
         )
     _check_directory(mountpoint, nonempty=nonempty)
+
+
+def check_mountpoint(mountpoint: Path, *, nonempty: bool) -> None:
+    """Make sure that ``mountpoint`` could be mounted on, and change nothing.
+
+    Raises:
+        MountError: It could not; the text is for the user.
+    """
+    mount = mount_at(mountpoint)
+    if mount is None or not mount.is_ours or not is_dead(mount):
+        prepare_mountpoint(mountpoint, nonempty=nonempty)
 
 
 def check_fuse(*, allow_other: bool) -> None:
@@ -90,19 +104,20 @@ def allow_other_problem() -> str | None:
     return f"allow_other needs the line user_allow_other in {FUSE_CONFIG}"
 
 
-def unmount(mountpoint: Path, *, lazily: bool = False) -> None:
+def unmount(mountpoint: Path, *, lazily: bool = False, settings: Sequence[str] = ()) -> None:
     """Unmount through the system's own tool.
 
     Args:
         mountpoint: Where.
         lazily: Also if it is in use, or if nobody answers for it any more.
+        settings: Further ones of umount(8); only root's tool has them.
 
     Raises:
         MountError: It stays mounted; the text says why.
     """
     if os.geteuid() == 0 and shutil.which("umount") is not None:
         # Without helpers: one of ours may be what called us.
-        command = ["umount", "-i", *(["-l"] if lazily else [])]
+        command = ["umount", "-i", *(["-l"] if lazily else []), *settings]
     else:
         command = [FUSERMOUNT, "-u", *(["-z"] if lazily else [])]
     try:

@@ -24,6 +24,7 @@ COMMANDS = [
     "keepalive",
     "doctor",
     "serve",
+    "install-helpers",
 ]
 # Loading one of these costs more than a small command takes.
 HEAVY = {"httpx", "rich", "pyfuse3", "msgspec", "sqlite3"}
