@@ -4,7 +4,9 @@ umount(8) finds a helper by the type of the mount. To root it takes a short cut:
 system, which can only say ``fuse``, so that ``umount.fuse.ctrfs`` is not looked for. It looks
 into the mount table of the kernel, where ``fuse.ctrfs`` stands, if its own table (/run/mount/utab)
 has a line for the place; and ``helper=ctrfs`` in that line names ``umount.ctrfs``.
-Ordinary users, and systemd's ``umount -c``, do not take the short cut.
+Ordinary users, and systemd's ``umount -c``, do not take the short cut. Before util-linux 2.40,
+mount(8) adds nothing to a line that a helper has written, so that ``x-…`` of a mount without
+``_netdev`` is missing there; nothing that we know of needs it.
 Source: libmount 2.38 to 2.41, ``lookup_umount_fs_by_statfs``, ``prepare_helper_from_option``.
 """
 
