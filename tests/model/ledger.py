@@ -59,7 +59,7 @@ class Ledger:
         self._asked: dict[str, set[int]] = {}
         """Rows that the users of these mounts have removed or overwritten."""
         self._must_go: set[str] = set()
-        self._heirs: dict[str, Mine] = {}
+        self._heirs: dict[str, dict[int, Mine | None]] = {}
         """Whose bytes must have been stored before a row may go."""
 
     # What the users have done
@@ -88,10 +88,7 @@ class Ledger:
         if file_id is None:
             return
         self._asked.setdefault(file_id, set()).add(mount)
-        if heir is None:
-            self._heirs.pop(file_id, None)
-        else:
-            self._heirs[file_id] = heir
+        self._heirs.setdefault(file_id, {})[mount] = heir
 
     def must_go(self, file_id: str | None) -> None:
         """Say that an operation that asked for a row to go has succeeded."""
@@ -143,11 +140,12 @@ class Ledger:
 
     def _spare(self, file: Mine) -> None:
         """Take back that anything should go for the sake of a file."""
-        for file_id in [each for each, heir in self._heirs.items() if heir is file]:
-            del self._heirs[file_id]
-            self._asked[file_id].discard(file.mount)
-            if not self._asked[file_id]:
-                del self._asked[file_id]
+        for file_id, heirs in self._heirs.items():
+            if heirs.get(file.mount) is file:
+                del heirs[file.mount]
+                self._asked[file_id].discard(file.mount)
+                if not self._asked[file_id]:
+                    del self._asked[file_id]
 
     def _stored(self, file: Mine) -> Life | None:
         """Return the row that has the bytes of a file under its name now, if there is one."""
@@ -253,13 +251,19 @@ class Ledger:
         # What a mount has stored and told nobody of it may take back.
         is_own_affair = life.is_ours and not life.is_acknowledged
         assert is_asked or is_own_affair, f"promises 3 and 10: deleted unasked: {life.row}"
-        heir = self._heirs.get(file_id)
+        heirs = self._heirs.get(file_id, {}).values()
+        assert not heirs or any(self._has_been_stored(heir) for heir in heirs), (
+            f"promise 14: {life.row} went before anything took its place"
+        )
+
+    def _has_been_stored(self, heir: Mine | None) -> bool:
+        """Tell whether what was to replace a row was ever there, or is wanted no more."""
         if heir is None or heir.is_removed:
-            return
-        assert any(
+            return True
+        return any(
             self.truth.stored_at(heir.container_id, stored_name(path, content), content)
             for path, content in heir.sendable
-        ), f"promise 14: {life.row} went before anything took its place"
+        )
 
     # What the mounts show
 
@@ -293,6 +297,13 @@ class Ledger:
         ]
         places = shown(rows, taken=set(claims))
         return {path: row.id for path, row in places.items()}, claims
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all is sent, and all that was to go is gone, where it can be."""
+        return not any(
+            file.is_dirty and self.truth.is_alive(file.container_id) for file in self.files
+        ) and not any(self.truth.lives[file_id].died_s is None for file_id in self._must_go)
 
     def check_settled(self) -> None:
         """Check promises 12 and 14 where all is sent: no claims, no strays, nothing undeleted."""

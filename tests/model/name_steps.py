@@ -28,6 +28,8 @@ class NameSteps:
         file = self._record(step.mount, place)
         if file is not None:
             stage.ledger.ask(step.mount, file.base, heir=None)
+            # A removal that fails sends what closes meanwhile have left to it.
+            file.may_be_sent()
         base = None if file is None else file.base
         error = await stage.attempt(lambda: stage.machines[step.mount].unlink(step.path))
         if file is None:

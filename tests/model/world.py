@@ -56,7 +56,8 @@ class World(Protocol):
 class InProcessWorld:
     """A service in this process and its virtual time."""
 
-    settling_s: Sequence[float] = (AFTERMATH_S,) * 9
+    # Retries come every five minutes at last, and an upload that nobody answers takes ten.
+    settling_s: Sequence[float] = (AFTERMATH_S,) * 40
 
     def __init__(self, service: InProcessService, time: VirtualTime, records: Records) -> None:
         self._service = service
