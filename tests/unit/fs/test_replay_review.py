@@ -560,3 +560,49 @@ async def test_unsent_bytes_of_a_container_that_has_gone_are_not_tried_again_and
         await trio.sleep(10_000)
         assert service.counters().get("create_file", 0) <= 2
         assert len(mount.parts.journal) == 1
+
+
+# -- what is not done yet: docs/known-limits.md --------------------------------------------
+
+
+@pytest.mark.xfail(reason="docs/known-limits.md", strict=True)
+async def test_unsent_bytes_that_an_open_file_is_renamed_over_outlive_a_crash_before_its_close(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def rename_over(mount: InProcessMount) -> None:
+        await save_unsent(mount, service, "work/b.txt")
+        handle = await mount.create("work/new.txt")
+        await mount.fs.write(handle, 0, b"new")
+        await mount.rename("work/new.txt", "work/b.txt")
+        failpoints.reached("folder.settled")
+
+    await crasher.run("folder.settled", rename_over)
+
+    async with mounted(service, state) as mount:
+        assert "work/b.txt" in await mount.walk("work")
+
+
+@pytest.mark.xfail(reason="docs/known-limits.md", strict=True)
+async def test_unsent_and_local_files_go_with_a_folder_whose_renaming_is_finished_later(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.upload(work, "d/a.txt", b"a")
+
+    async def rename(mount: InProcessMount) -> None:
+        await save_unsent(mount, service, "work/d/unsent.txt")
+        await mount.write_file("work/d/.x.swp", b"local")
+        await mount.rename("work/d", "work/f")
+
+    await crasher.run("folder.intended", rename)
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert "work/d" not in await mount.walk("work")
