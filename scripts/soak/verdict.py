@@ -118,6 +118,7 @@ def _row(name: str, sample: Sample) -> list[str]:
 def _load_row(report: Report) -> list[str]:
     done = dict(report.done)
     slowest = done.pop("longest round, s", 0)
+    done.pop("rounds", 0)
     failed = sum(report.failed.values())
     return [
         report.kind,
