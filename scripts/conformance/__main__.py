@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=names, choices=names)
     parser.add_argument("--json", type=Path, default=Path(".bench/conformance.json"))
     given = parser.parse_args()
+    # As an interrupt does: what is mounted and what runs is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reason = why_mounts_are_impossible() or why_refused(given.write)
     if reason:
         print(f"conformance: {reason}", file=sys.stderr)
