@@ -9,7 +9,7 @@ from tests.model.operations import Fault, Plant, Save, Step
 
 REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
     # A file of the same bytes outside the folder was taken for the upload whose answer got lost:
-    # the mount then thought that the server cuts folders off, and deleted the other's file.
+    # the mount then thought that the server cuts folders off, and cleared that file away.
     (
         False,
         [

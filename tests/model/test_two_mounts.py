@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import tempfile
@@ -88,6 +89,9 @@ def test_two_mounts_and_a_client_keep_all_promises(
     steps: Sequence[Step], shares_state: bool
 ) -> None:
     """Promises 3, 5, 7 to 12a, 14 and 18."""
+    # After a minute pytest would dump this thread's frames while it runs, which in a long run
+    # ends in a segmentation fault now and then.
+    faulthandler.cancel_dump_traceback_later()
     try:
         play(steps, shares_state=shares_state)
     except BaseException:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import tempfile
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ def test_two_real_mounts_and_a_client_keep_all_promises(
         database=None,
     )
     def play_one(steps: Sequence[Step]) -> None:
+        # See test_two_mounts: a long run is no hang.
+        faulthandler.cancel_dump_traceback_later()
         try:
             play(steps, directory)
         except BaseException:
