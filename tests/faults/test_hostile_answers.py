@@ -293,19 +293,31 @@ async def test_a_length_that_makes_no_sense_is_not_believed(
     assert isinstance(await refusal_of(operation, lie), errors.RemoteUnavailableError)
 
 
-async def test_a_body_longer_than_announced_does_not_become_the_next_answer() -> None:
+@pytest.mark.parametrize("is_at_once", [True, False], ids=["at-once", "later"])
+async def test_a_body_longer_than_announced_does_not_become_the_next_answer(
+    *, is_at_once: bool
+) -> None:
     smuggled = b'{"id":"cfile_evil","path":"/mnt/data/evil","bytes":1}'
+    has_come = trio.Event()
 
     async def say_more(peer: Peer) -> None:
         await peer.request()
         body = b'{"id":"cfile_1","path":"/mnt/data/a","bytes":1}'
-        await peer.answer(200, body)
-        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(smuggled) + smuggled)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+        answer = head % len(body) + body
+        surplus = head % len(smuggled) + smuggled
+        if is_at_once:
+            await peer.send(answer + surplus)
+        else:
+            await peer.send(answer)
+            await trio.sleep(0.1)
+            await peer.send(surplus)
+        has_come.set()
         await peer.wait_for_hang_up()
 
     async with client_of(say_more, answering(b'{"id":"cfile_2","path":"/b"}')) as (api, _):
         await api.retrieve_file(CONTAINER, FILE)
-        await trio.sleep(0.2)
+        await has_come.wait()
         with trio.fail_after(30):
             file = await api.retrieve_file(CONTAINER, FileId("cfile_2"))
 

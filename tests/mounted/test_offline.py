@@ -37,7 +37,8 @@ def mount(service: ServiceProcess, proxy: Proxy, make_mount: MakeMount) -> Mount
     service.create_container("other")
     service.upload(work, "a.txt", b"aaa")
     service.upload(work, "b.txt", b"bbb")
-    made = make_mount(proxy, options=(f"timeout={CALL_S}", f"stall_timeout={CALL_S}", "ttl=120"))
+    limits = [f"{name}={CALL_S}" for name in ("timeout", "stall_timeout")]
+    made = make_mount(proxy, options=(*limits, "transfer_timeout=12", "ttl=120"))
     assert names_in(made.point / "work") == ["a.txt", "b.txt"]
     assert (made.point / "work" / "a.txt").read_bytes() == b"aaa"
     return made
