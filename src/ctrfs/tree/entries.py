@@ -9,6 +9,7 @@ Invariant: every node with a name is registered in the inode table.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 from typing_extensions import override
@@ -87,18 +88,23 @@ class EntryTree(ContainerTree):
 
     def files_below(self, folder: Folder) -> Iterator[File]:
         """Yield every file in ``folder``, at whatever depth."""
-        for node in folder.children.values():
-            if isinstance(node, Directory):
-                yield from self.files_below(node)
-            else:
-                yield node
+        for place in itertools.chain([folder], self.folders_below(folder)):
+            for node in place.children.values():
+                if isinstance(node, File):
+                    yield node
 
     def folders_below(self, folder: Folder) -> Iterator[Directory]:
-        """Yield every folder in ``folder``, inner ones after the outer."""
-        for node in folder.children.values():
-            if isinstance(node, Directory):
-                yield node
-                yield from self.folders_below(node)
+        """Yield every folder in ``folder``, inner ones after the outer.
+
+        By a list of what is to do: users and services may nest folders deeper than Python
+        lets functions call each other.
+        """
+        todo: list[Folder] = [folder]
+        while todo:
+            for node in todo.pop().children.values():
+                if isinstance(node, Directory):
+                    yield node
+                    todo.append(node)
 
     # -- listings --------------------------------------------------------------------------
 
@@ -354,23 +360,29 @@ class EntryTree(ContainerTree):
 
     def _prune(self, folder: Folder) -> None:
         """Drop folders that no file on the service and nothing here holds up any more."""
-        for name in [name for name, node in folder.children.items() if isinstance(node, Directory)]:
-            if not self._drop_empty_folder(folder, name):
-                child = folder.children[name]
-                assert isinstance(child, Directory)
-                self._prune(child)
+        for inner in reversed(list(self.folders_below(folder))):
+            # Inner ones first: what they held up is empty by now.
+            if not inner.is_local and not inner.children:
+                self._drop(inner)
 
     def _drop_empty_folder(self, parent: Folder, name: bytes) -> bool:
         """Drop the folder of that name if nothing holds it up; tell whether it went."""
         folder = parent.children.get(name)
-        if not isinstance(folder, Directory) or _is_held_up(folder):
+        if not isinstance(folder, Directory):
             return False
-        for inner in list(folder.children):
-            self._drop_empty_folder(folder, inner)
-        self._name_went(parent, name)
+        below = [folder, *self.folders_below(folder)]
+        if any(each.is_local for each in below) or any(self.files_below(folder)):
+            return False
+        for each in reversed(below):
+            self._drop(each)
+        return True
+
+    def _drop(self, folder: Directory) -> None:
+        """Drop a folder that has nothing in it."""
+        assert folder.parent is not None, "dropped twice"
+        self._name_went(folder.parent, folder.name)
         self._unlink(folder)
         self.inodes.drop(folder.inode)
-        return True
 
     def _reserved(self, owner: ContainerDirectory) -> Reserved:
         # Where a container is the root, a file of that name would be hidden by the directory.
@@ -380,11 +392,10 @@ class EntryTree(ContainerTree):
             if file.is_claimed or file.remote is None:
                 path = path_in_container(file)
                 files.add(path)
-                folders.update(path[:depth] for depth in range(1, len(path)))
+                _add_with_parents(folders, path[:-1])
         for folder in self.folders_below(owner):
             if folder.is_local:
-                path = path_in_container(folder)
-                folders.update(path[:depth] for depth in range(1, len(path) + 1))
+                _add_with_parents(folders, path_in_container(folder))
         return Reserved(files=files, folders=folders)
 
     def check_invariants(self) -> None:
@@ -410,11 +421,11 @@ def _identity_of(node: Directory | File) -> str:
     return str(node.inode)
 
 
-def _is_held_up(folder: Directory) -> bool:
-    """Tell whether a file or a folder of this machine is in ``folder``, or it is one itself."""
-    return folder.is_local or any(
-        isinstance(node, File) or _is_held_up(node) for node in folder.children.values()
-    )
+def _add_with_parents(folders: set[EntryPath], path: EntryPath) -> None:
+    """Add a path and those above it, up to one that is there: the rest is there too."""
+    while path and path not in folders:
+        folders.add(path)
+        path = path[:-1]
 
 
 def _is_same_version(file: File, row: ContainerFile) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
 from ctrfs.tree.entries import EntryTree
 from ctrfs.tree.naming import NamingRules
-from ctrfs.tree.nodes import ContainerDirectory, Directory, File, path_in_container
+from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Folder, path_in_container
 
 HASH = "a" * 32
 OWNER = Container(id=ContainerId("cntr_1"), name="work", created_at_s=1, status="running")
@@ -275,6 +276,23 @@ def test_a_local_folder_stays_without_files_until_it_is_removed(place: Place) ->
 
     assert place.folders() == set()
     assert place.local.folders(OWNER.id) == []
+
+
+def test_folders_may_lie_in_each_other_deeper_than_functions_may_call_each_other(
+    place: Place,
+) -> None:
+    depth = 2 * sys.getrecursionlimit()
+    folder: Folder = place.owner
+    for _ in range(depth):
+        folder = place.tree.new_folder(folder, b"d")
+    place.tree.new_file(folder, b"deep")
+    place.lay(row("f", "x/y/z"))
+
+    assert len(list(place.tree.folders_below(place.owner))) == depth + 2
+    assert {len(path) for path in place.shown()} == {len(b"x/y/z"), 2 * depth + len(b"deep")}
+
+    place.lay()
+    assert len(list(place.tree.folders_below(place.owner))) == depth
 
 
 def test_what_this_machine_kept_comes_back_with_the_container() -> None:
