@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -36,6 +36,7 @@ class RealMachine:
     def __init__(self, mount: Mount, service: ServiceProcess) -> None:
         self._mount = mount
         self._service = service
+        self._descriptors: set[int] = set()
 
     def _at(self, path: str) -> Path:
         return self._mount.point / path
@@ -53,11 +54,16 @@ class RealMachine:
         """Kill the daemon, and clear away its dead mount."""
         self._mount.kill()
         self._mount.abandon()
+        while self._descriptors:
+            with suppress(OSError):  # nobody answers any more
+                os.close(self._descriptors.pop())
 
     async def open(self, path: str, *, makes: bool = False, empties: bool = False) -> int:
         """Do open(2)."""
         flags = os.O_RDWR | (os.O_CREAT if makes else 0) | (os.O_TRUNC if empties else 0)
-        return os.open(self._at(path), flags, 0o644)
+        descriptor = os.open(self._at(path), flags, 0o644)
+        self._descriptors.add(descriptor)
+        return descriptor
 
     async def inode(self, descriptor: int) -> int:
         """Return which file it is."""
@@ -81,6 +87,7 @@ class RealMachine:
 
     async def close(self, descriptor: int) -> None:
         """Do close(2)."""
+        self._descriptors.discard(descriptor)
         os.close(descriptor)
 
     async def is_folder(self, path: str) -> bool:
