@@ -21,7 +21,7 @@ def is_thorough() -> bool:
 @pytest.fixture(scope="session")
 def kills() -> int:
     """How many random kills are made."""
-    return int(os.environ.get("CRASH_KILLS", "15"))
+    return int(os.environ.get("CRASH_KILLS", "6"))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ ROUND_LIMIT_S: Final = 40
 pytestmark = [
     pytest.mark.mounted,
     pytest.mark.slow,
-    pytest.mark.timeout(ROUND_LIMIT_S * int(os.environ.get("CRASH_KILLS", "15"))),
+    pytest.mark.timeout(ROUND_LIMIT_S * int(os.environ.get("CRASH_KILLS", "6"))),
 ]
 
 WRITERS: Final = 3
