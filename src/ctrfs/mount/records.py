@@ -26,6 +26,8 @@ _DIRECTORY: Final = "mounts"
 # Where in /proc/PID/stat, counted behind the command name, the start time stands.
 # Source: proc_pid_stat(5), field 22, of which the command name is the second.
 _START_FIELD: Final = 19
+# A process that has ended and that its parent has not asked about yet.
+_ENDED_STATES: Final = frozenset({"Z", "X", "x"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,10 @@ def _started_ticks(pid: int) -> int | None:
     except OSError:
         return None
     # The command name may hold spaces and parentheses; the last one closes it.
-    return int(text.rpartition(")")[2].split()[_START_FIELD])
+    state, *fields = text.rpartition(")")[2].split()
+    if state in _ENDED_STATES:
+        return None
+    return int(fields[_START_FIELD - 1])
 
 
 def _read(path: Path) -> MountRecord | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,6 +66,21 @@ def test_all_records_are_found_by_mount_point_without_what_makes_no_sense(tmp_pa
 def test_a_record_is_alive_as_long_as_its_own_process() -> None:
     assert is_alive(RECORD)
     assert not is_alive(replace(RECORD, started_ticks=1))
+
+
+def test_a_daemon_that_has_ended_is_not_alive_though_nobody_has_asked_for_its_exit_code() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        ticks = int(
+            Path(f"/proc/{process.pid}/stat").read_text("ascii").rpartition(")")[2].split()[19]
+        )
+        record = replace(RECORD, pid=process.pid, started_ticks=ticks)
+        assert is_alive(record)
+
+        assert process.stdin is not None
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert not is_alive(record)
 
 
 def test_a_removed_record_is_gone_and_may_be_removed_again(tmp_path: Path) -> None:
