@@ -20,6 +20,7 @@ from ctrfs.fs.attributes import default_permissions
 from ctrfs.fs.parts import Parts, is_outside
 from ctrfs.tree.container_tree import CONTROL_NAME
 from ctrfs.tree.names import (
+    DEPTH_MAX,
     NAME_BYTES_MAX,
     component_from_entry,
     container_name_from_entry,
@@ -126,7 +127,8 @@ def check_name(parent: Parent, name: bytes, *, is_folder: bool) -> None:
     """Refuse a name that no entry of ``parent`` could have.
 
     Raises:
-        NameTooLongError: It has more than 255 bytes.
+        NameTooLongError: It has more than 255 bytes, or is a file in so many folders that no
+            listing would show it.
         EntryExistsError: The control directory has it.
         InvalidNameError: It stands for something that no upload can be called.
         NotPermittedError: It lies outside the data folder, where no upload ever lands.
@@ -139,5 +141,7 @@ def check_name(parent: Parent, name: bytes, *, is_folder: bool) -> None:
         return
     component_from_entry(name)
     above = path_in_container(parent)
+    if not is_folder and len(above) >= DEPTH_MAX:
+        raise NameTooLongError(f"a file in {len(above)} folders")
     if is_outside(above) or (is_folder and is_outside((*above, name))):
         raise NotPermittedError("uploads land in the data folder, not under @root")

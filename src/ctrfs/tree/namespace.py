@@ -103,7 +103,7 @@ class Namespace:
         self._check_alive(parent)
         key = self._key(parent)
         found = self.tree.child(parent, name)
-        if found is not None and (_is_ours(found) or self._listings.is_known(key)):
+        if found is not None and (self._listings.is_known(key) or self._is_ours(found)):
             if not self._listings.is_fresh(key):
                 self._listings.refresh_behind(key)
             return found
@@ -366,6 +366,17 @@ class Namespace:
         owner = node.owner if isinstance(node, File) else owner_of(node)
         return ListingKey(owner.container.id)
 
+    def _is_ours(self, node: ContainerDirectory | Directory | File) -> bool:
+        """Tell whether this machine alone knows of the entry, or of something in it.
+
+        No listing can answer for that, and without the service it must be within reach.
+        """
+        if isinstance(node, File):
+            return node.is_claimed or node.remote is None
+        if isinstance(node, Directory) and node.is_local:
+            return True
+        return any(file.is_claimed for file in self.tree.files_below(node))
+
     def _check_alive(self, parent: Parent) -> None:
         if not isinstance(parent, Root) and owner_of(parent).is_gone:
             raise NoSuchEntryError(f"container {owner_of(parent).container.id} is gone")
@@ -374,10 +385,3 @@ class Namespace:
         changes = self.tree.take_changes()
         if changes:
             self._on_changes(changes)
-
-
-def _is_ours(node: ContainerDirectory | Directory | File) -> bool:
-    """Tell whether this machine alone knows of the entry, so no listing can answer for it."""
-    if isinstance(node, File):
-        return node.is_claimed or node.remote is None
-    return isinstance(node, Directory) and node.is_local

@@ -11,9 +11,10 @@ import trio.testing
 from tests.support.in_process import READ, TRUNCATE, WRITE, InProcessMount, Settings, mounted
 from tests.support.service import InProcessService
 
-from ctrfs.config import ContentConfig
+from ctrfs.config import ContentConfig, TreeConfig
 from ctrfs.errors import (
     LocalDiskFullError,
+    NameTooLongError,
     RemoteInvalidError,
     RemoteQuotaError,
     RemoteRefusedError,
@@ -22,6 +23,7 @@ from ctrfs.errors import (
     StaleHandleError,
 )
 from ctrfs.fs.attributes import AttributeChanges
+from ctrfs.tree.names import DEPTH_MAX
 
 
 def stored(service: InProcessService, container_id: str) -> list[bytes]:
@@ -535,3 +537,37 @@ async def test_reading_a_file_twice_downloads_it_once(
 
     assert Counter(service.counters())["file_content"] <= 1
     assert sum(service.counters().values()) == 1
+
+
+async def test_a_file_deeper_than_listings_are_believed_is_refused_when_it_is_made(
+    mount: InProcessMount, service: InProcessService, work: str
+) -> None:
+    """Promise 3: what no listing could show must not be stored."""
+    path = "work"
+    for _depth in range(DEPTH_MAX):
+        path += "/d"
+        await mount.mkdir(path)
+
+    with pytest.raises(NameTooLongError):
+        await mount.write_file(f"{path}/file", b"deep")
+    await mount.write_file(f"{path.removesuffix('/d')}/file", b"deep")
+
+    await mount.fs.setxattr(mount.parts.tree.root.inode, b"user.ctrfs.refresh", b"1")
+    assert await mount.read_file(f"{path.removesuffix('/d')}/file") == b"deep"
+
+
+async def test_unsent_bytes_are_within_reach_however_long_the_service_is_away(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Promise 14."""
+    await mount.mkdir("work/folder")
+    service.add_fault("*", "status", status=403)
+    with pytest.raises(RemoteRefusedError):
+        await mount.write_file("work/folder/a.txt", b"precious")
+
+    await trio.sleep(10 * TreeConfig().max_stale_s)
+
+    assert await mount.read_file("work/folder/a.txt") == b"precious"
