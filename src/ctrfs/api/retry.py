@@ -104,13 +104,19 @@ def wait_before_retry(
     return wait_s if now_s + wait_s < plan.deadline_s else None
 
 
-def backoff_s(retries: int, *, random: float) -> float:
-    """Return the wait where the service names none: 0.5 s doubled each time, up to 8 s.
+def backoff_s(
+    retries: int,
+    *,
+    random: float,
+    first_s: float = FIRST_WAIT_S,
+    longest_s: float = LONGEST_WAIT_S,
+) -> float:
+    """Return the wait where the service names none: ``first_s`` doubled each time, to a limit.
 
     Up to a quarter is taken off at random, so that many clients do not return together.
     """
-    longest_s = min(FIRST_WAIT_S * 2.0 ** min(retries, 10), LONGEST_WAIT_S)
-    return longest_s * (1.0 - JITTER * random)
+    wait_s = min(first_s * 2.0 ** min(retries, 10), longest_s)
+    return wait_s * (1.0 - JITTER * random)
 
 
 def retry_after_s(headers: Mapping[str, str], *, wall_s: float) -> float | None:

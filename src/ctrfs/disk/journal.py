@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ctrfs.disk.database import StateDatabase, blob_from_text, readable, text_from_blob
+from ctrfs.disk.local_entries import moved_path
 from ctrfs.errors import LocalDiskError
 
 
@@ -145,10 +146,11 @@ class Journal:
         """Give every file below the folder ``old`` its path below ``new``."""
         with self._database.transaction(durable=True):
             for row in self.rows():
-                if row.container_id == container_id and row.path.startswith(old + b"/"):
+                moved = moved_path(row.path, old, new)
+                if row.container_id == container_id and moved is not None:
                     self._database.execute(
                         "UPDATE unsent SET path = ? WHERE key = ?",
-                        (new + row.path[len(old) :], blob_from_text(row.key)),
+                        (moved, blob_from_text(row.key)),
                     )
 
     def settle(self, *keys: str, deletes: Iterable[StoredVersion] = ()) -> None:
@@ -168,6 +170,13 @@ class Journal:
         """Return all unsent files, those kept longest first; rows that make no sense are left."""
         rows = self._database.rows("SELECT * FROM unsent ORDER BY since_s, key")
         return readable(rows, _unsent_from_row)
+
+    def keys_and_containers(self) -> list[tuple[str, str]]:
+        """Return key and container id of all unsent files, those kept longest first."""
+        rows = self._database.rows("SELECT key, container_id FROM unsent ORDER BY since_s, key")
+        return readable(
+            rows, lambda row: (text_from_blob(row["key"]), text_from_blob(row["container_id"]))
+        )
 
     def row(self, key: str) -> UnsentRow | None:
         """Return the unsent file of that key."""

@@ -57,12 +57,12 @@ class LocalEntries:
         """Move the folder ``old`` and every local folder and file below it to ``new``."""
         with self._database.transaction():
             for path in self.folders(container_id):
-                moved = _moved_path(path, old, new)
+                moved = moved_path(path, old, new)
                 if moved is not None:
                     self.remove_folder(container_id, path)
                     self.add_folder(container_id, moved)
             for row in self.files(container_id):
-                moved = _moved_path(row.path, old, new)
+                moved = moved_path(row.path, old, new)
                 if moved is not None:
                     self._database.execute(
                         "UPDATE OR REPLACE local_file SET path = ?"
@@ -129,7 +129,7 @@ class LocalEntries:
                 self._database.execute(statement, (blob_from_text(container_id),))
 
 
-def _moved_path(path: bytes, old: bytes, new: bytes) -> bytes | None:
+def moved_path(path: bytes, old: bytes, new: bytes) -> bytes | None:
     """Return where ``path`` lies once ``old`` is called ``new``; None if it is not below it."""
     if path == old:
         return new

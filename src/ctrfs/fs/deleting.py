@@ -57,8 +57,8 @@ class Deleter:
         if owner is not None:
             self._parts.namespace.hide(owner, row)
 
-    async def delete(self, row: ContainerFile, limiter: trio.CapacityLimiter | None = None) -> bool:
-        """Delete one replaced file; tell whether that is settled.
+    async def delete(self, row: ContainerFile, limiter: trio.CapacityLimiter | None = None) -> None:
+        """Delete one replaced file, and settle its record.
 
         Args:
             row: Which file; cancelled, it is tried again later.
@@ -72,7 +72,7 @@ class Deleter:
         except RemoteError as error:
             log.warning("replaced file %s could not be deleted yet: %s", row.id, error)
             self._recorder.not_deleted(row)
-            return False
+            return
         except trio.Cancelled:
             self._recorder.not_deleted(row)
             raise
@@ -81,7 +81,6 @@ class Deleter:
         if owner is not None:
             self._parts.namespace.deleted(owner, row.id)
         self._recorder.deleted(row)
-        return True
 
     async def retry(self) -> None:
         """Try once more to delete what has been replaced and could not be deleted.

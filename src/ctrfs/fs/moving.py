@@ -163,7 +163,7 @@ class Mover:
         new_path = (*path_in_container(parent), name)
         async with self._holder.held(file) as open_file:
             was_resident = open_file.is_resident
-            gone = [*replaced_by(file), *(replaced_by(target) if target is not None else [])]
+            gone = [*replaced_by(file), *_replaced_with(target)]
             try:
                 await self._holder.complete(file, open_file)
                 await self._saver.keep_local(
@@ -278,7 +278,7 @@ class Mover:
             if target is not None and target.journal_key is not None:
                 journal.settle(target.journal_key)
 
-        replaces = [*replaced_by(file), *(replaced_by(target) if target is not None else [])]
+        replaces = [*replaced_by(file), *_replaced_with(target)]
         await self._recorder.intend(
             file,
             open_file,
@@ -316,15 +316,19 @@ class Mover:
 
     def _step_over(self, target: File | None) -> Sequence[ContainerFile]:
         """Take the name of what is replaced; return what the user overwrote with it."""
-        if target is None:
-            return ()
-        self._parts.tree.take_name(target)
-        return replaced_by(target)
+        if target is not None:
+            self._parts.tree.take_name(target)
+        return _replaced_with(target)
 
     def _forget_target(self, target: File) -> None:
         if target.is_local_only:
             self._forget_local(target.owner, target.former_path)
         self._remover.forget_bytes(target)
+
+
+def _replaced_with(target: File | None) -> list[ContainerFile]:
+    """Return what is overwritten with a file, if there is one."""
+    return [] if target is None else replaced_by(target)
 
 
 def check_rename(

@@ -50,7 +50,9 @@ class Recorder:
         is_idle = parts.config.read_only
         self.overdue = set() if is_idle else set(parts.journal.deletes())
         self.overdue_rmdirs = set() if is_idle else set(parts.journal.rmdirs())
-        self._vouched = set() if is_idle else {row.key for row in parts.journal.rows()}
+        self._vouched = (
+            set() if is_idle else {key for key, _container in parts.journal.keys_and_containers()}
+        )
         self._owed: set[str] = set()
         parts.store.on_change = self._changed
         self.on_failure: Callable[[InodeNumber | None], None] = lambda _inode: None

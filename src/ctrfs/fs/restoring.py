@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from ctrfs.api.models import ContainerFile, ContainerId
+from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.disk.journal import FolderMoveRow, MovingFile, UnsentRow
 from ctrfs.errors import (
     ContainerExpiredError,
@@ -46,19 +46,19 @@ _COMPARED_BYTES: Final = 1 * MIB
 class Restorer:
     """Brings the journal of earlier mounts back into the tree.
 
-    Owner of the journal rows that this mount has found and not yet taken up.
+    Owner of the keys of the journal rows that this mount has found and not yet taken up.
     """
 
     def __init__(self, parts: Parts, *, on_restored: Callable[[], None]) -> None:
         """Read the journal; ``on_restored`` is told whenever there is something to send."""
         self._parts = parts
         self._on_restored = on_restored
-        self._waiting: dict[str, list[UnsentRow]] = {}
+        self._waiting: dict[str, list[str]] = {}
         # What the files that are back take the place of in containers that are not known yet.
         self._replaced: list[ContainerFile] = []
         if not parts.config.read_only:
-            for row in parts.journal.rows():
-                self._waiting.setdefault(row.container_id, []).append(row)
+            for key, container_id in parts.journal.keys_and_containers():
+                self._waiting.setdefault(container_id, []).append(key)
 
     def restore(self, directory: ContainerDirectory) -> None:
         """Put the unsent files of a container that has come into the tree where they were."""
@@ -70,11 +70,11 @@ class Restorer:
                 self._parts.namespace.hide(directory, replaced)
         if directory.container.is_expired:
             return
-        for row in self._waiting.pop(container_id, []):
+        for key in self._waiting.pop(container_id, []):
             # A row may have been settled or discarded since the start.
-            present = self._parts.journal.row(row.key)
-            if present is not None:
-                self._restore_file(directory, present)
+            row = self._parts.journal.row(key)
+            if row is not None:
+                self._restore_file(directory, row)
         self._on_restored()
 
     def _restore_file(self, directory: ContainerDirectory, row: UnsentRow) -> None:
@@ -191,7 +191,7 @@ class Finisher:
         self, owner: ContainerDirectory, move: FolderMoveRow, moving: MovingFile
     ) -> None:
         *folders, name = (move.new_path + b"/" + moving.inner_path).split(b"/")
-        file = owner.files.get(remote_of(moving.version).id)
+        file = owner.files.get(FileId(moving.version.file_id))
         if file is None or not _is_as_it_was(file, moving):
             return  # moved already, or no more what was to be moved
         parent = self._kept_folder(owner, tuple(folders))

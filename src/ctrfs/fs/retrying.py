@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from ctrfs.api.retry import backoff_s
 from ctrfs.errors import (
     CtrfsError,
     LocalDiskError,
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT_S: Final = 5.0
 LONGEST_WAIT_S: Final = 300.0
-JITTER: Final = 0.25
 # Uploads behind the users' backs leave most of the connections to the users.
 SENT_AT_ONCE: Final = 4
 
@@ -214,6 +214,10 @@ def _take(pace: _Pace, now_s: float) -> bool:
 
 
 def _wait_s(failures: int) -> float:
-    """Return how long to wait after so many failures: doubled each time, with jitter."""
-    longest_s = min(FIRST_WAIT_S * 2.0 ** min(failures, 10), LONGEST_WAIT_S)
-    return longest_s * (1.0 - JITTER * random.random())  # noqa: S311  # nosec B311  # no secret
+    """Return how long to wait after so many failures."""
+    return backoff_s(
+        failures,
+        random=random.random(),  # noqa: S311  # nosec B311  # no secret
+        first_s=FIRST_WAIT_S,
+        longest_s=LONGEST_WAIT_S,
+    )

@@ -236,8 +236,8 @@ class Saver:
     def stored(self, file: File, stored: ContainerFile, *, digest: str) -> None:
         """Let ``file`` be what was stored; an id that was to be deleted is alive again."""
         if self._parts.namespace.is_hidden(file.owner, stored.id):
-            for version in self._recorder.journal.deletes():
-                if version.file_id == stored.id and version.container_id == stored.container_id:
+            for version in self._recorder.journal.deletes_in(stored.container_id):
+                if version.file_id == stored.id:
                     self._recorder.deleted(remote_of(version))
         self._parts.namespace.stored(file, stored, digest=digest)
 
