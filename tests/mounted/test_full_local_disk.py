@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ctrfs.disk.content_cache import ContentCache
+from ctrfs.disk.content_cache import CachedCopy, ContentCache
+from ctrfs.disk.extents import Extents
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.errors import LocalDiskFullError
 from ctrfs.units import GIB, KIB, MIB
@@ -49,7 +50,12 @@ def test_the_cache_is_given_up_before_a_full_disk_is_reported(small_disk: Path) 
     spool.reclaim = cache.give_up
     copy = spool.create()
     copy.pwrite(0, b"a" * 900 * KIB)
-    cache.put("a", copy, 900 * KIB)
+    cache.put(
+        "a",
+        CachedCopy(
+            spool_file=copy, extents=Extents([(0, 900 * KIB)]), digest=None, is_complete=True
+        ),
+    )
     file = spool.create()
 
     file.pwrite(0, b"b" * 800 * KIB)

@@ -16,7 +16,8 @@ from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import FileState, OpenFile, Surroundings
-from ctrfs.disk.content_cache import ContentCache
+from ctrfs.disk.content_cache import CachedCopy, ContentCache
+from ctrfs.disk.extents import Extents
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.errors import LocalDiskError, ShuttingDownError
 from ctrfs.tree.nodes import InodeNumber
@@ -85,7 +86,7 @@ class ContentStore:
         file = self._files.get(inode)
         if file is None:
             copy = self._cache.take(identity.key)
-            file = self._add(inode, identity, copy)
+            file = self._add(inode, identity, None if copy is None else copy.spool_file)
         file.references += 1
         return file
 
@@ -213,7 +214,15 @@ class ContentStore:
         if is_discarded or file.identity is None:
             spool_file.delete()
         else:
-            self._cache.put(file.identity.key, spool_file, spool_file.size_bytes)
+            self._cache.put(
+                file.identity.key,
+                CachedCopy(
+                    spool_file=spool_file,
+                    extents=Extents([(0, spool_file.size_bytes)]),
+                    digest=file.identity.digest,
+                    is_complete=True,
+                ),
+            )
 
     def _leave_only_unsent(self) -> None:
         """Delete all copies of what the service has; the rest stays for the next mount."""

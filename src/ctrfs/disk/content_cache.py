@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Final
 
 from cachetools import LRUCache
 from typing_extensions import override
 
+from ctrfs.disk.extents import Extents
 from ctrfs.disk.spool import SpoolFile
 
 # An empty file takes no block, but a name and a row here; it must not be for nothing.
 _ENTRY_BYTES_MIN: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedCopy:
+    """The bytes of one version of a file, or some of them."""
+
+    spool_file: SpoolFile
+    extents: Extents
+    """Which of the bytes are there."""
+    digest: str | None
+    """blake2b of all bytes, 32 hex digits; None where it is not known."""
+    is_complete: bool
+    """Whether all bytes are there, and were checked as a whole when the last one came."""
 
 
 class ContentCache:
@@ -29,25 +44,24 @@ class ContentCache:
         """How many bytes the cache counts, at least 4 KiB a file."""
         return int(self._files.currsize)
 
-    def put(self, identity_key: Hashable, spool_file: SpoolFile, size: int) -> None:
-        """Keep the ``size`` bytes of ``spool_file`` under ``identity_key``, or delete them."""
+    def put(self, identity_key: Hashable, copy: CachedCopy) -> None:
+        """Keep ``copy`` under ``identity_key``, or delete it."""
         self.drop(identity_key)
-        assert spool_file.size_bytes == size, "only complete copies are kept"
-        spool_file.rest()
-        if _cost(spool_file) > self._files.maxsize:
-            spool_file.delete()
+        copy.spool_file.rest()
+        if not copy.is_complete or _cost(copy) > self._files.maxsize:
+            copy.spool_file.delete()
         else:
-            self._files[identity_key] = spool_file
+            self._files[identity_key] = copy
 
-    def take(self, identity_key: Hashable) -> SpoolFile | None:
+    def take(self, identity_key: Hashable) -> CachedCopy | None:
         """Return the copy of ``identity_key``, which then is the caller's; None without one."""
         return self._files.pop(identity_key, None)
 
     def drop(self, identity_key: Hashable) -> None:
         """Delete the copy of ``identity_key``, if there is one."""
-        spool_file = self.take(identity_key)
-        if spool_file is not None:
-            spool_file.delete()
+        copy = self.take(identity_key)
+        if copy is not None:
+            copy.spool_file.delete()
 
     def give_up(self, needed_bytes: int) -> None:
         """Delete the oldest copies until ``needed_bytes`` are freed, or all are gone."""
@@ -61,7 +75,7 @@ class ContentCache:
             self._files.popitem()
 
 
-class _DeletingCache(LRUCache[Hashable, SpoolFile]):
+class _DeletingCache(LRUCache[Hashable, CachedCopy]):
     """Deletes what it evicts.
 
     Attributes:
@@ -73,12 +87,12 @@ class _DeletingCache(LRUCache[Hashable, SpoolFile]):
         self.deleted_bytes = 0
 
     @override
-    def popitem(self) -> tuple[Hashable, SpoolFile]:
-        key, spool_file = super().popitem()
-        self.deleted_bytes += spool_file.allocated_bytes
-        spool_file.delete()
-        return key, spool_file
+    def popitem(self) -> tuple[Hashable, CachedCopy]:
+        key, copy = super().popitem()
+        self.deleted_bytes += copy.spool_file.allocated_bytes
+        copy.spool_file.delete()
+        return key, copy
 
 
-def _cost(spool_file: SpoolFile) -> int:
-    return max(spool_file.allocated_bytes, _ENTRY_BYTES_MIN)
+def _cost(copy: CachedCopy) -> int:
+    return max(copy.spool_file.allocated_bytes, _ENTRY_BYTES_MIN)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ctrfs.disk.content_cache import ContentCache
-from ctrfs.disk.spool import SpoolDirectory, SpoolFile
+from ctrfs.disk.content_cache import CachedCopy, ContentCache
+from ctrfs.disk.extents import Extents
+from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.errors import LocalDiskFullError
 from ctrfs.units import KIB
 
@@ -19,17 +20,17 @@ def spool(tmp_path: Path) -> Iterator[SpoolDirectory]:
     spool.close()
 
 
-def filled(spool: SpoolDirectory, size: int) -> SpoolFile:
+def filled(spool: SpoolDirectory, size: int) -> CachedCopy:
     file = spool.create()
     file.pwrite(0, bytes(size))
-    return file
+    return CachedCopy(spool_file=file, extents=Extents([(0, size)]), digest=None, is_complete=True)
 
 
 def test_a_copy_is_taken_out_once(spool: SpoolDirectory) -> None:
     cache = ContentCache(16 * KIB)
     file = filled(spool, 10)
 
-    cache.put("a", file, 10)
+    cache.put("a", file)
 
     assert cache.take("a") is file
     assert cache.take("a") is None
@@ -38,7 +39,7 @@ def test_a_copy_is_taken_out_once(spool: SpoolDirectory) -> None:
 def test_the_copy_put_longest_ago_is_deleted_first(spool: SpoolDirectory) -> None:
     cache = ContentCache(16 * KIB)
     for key in ("a", "b", "c"):
-        cache.put(key, filled(spool, 8 * KIB), 8 * KIB)
+        cache.put(key, filled(spool, 8 * KIB))
 
     assert cache.take("a") is None
     assert spool.bytes_used == cache.bytes_used == 16 * KIB
@@ -46,7 +47,7 @@ def test_the_copy_put_longest_ago_is_deleted_first(spool: SpoolDirectory) -> Non
 
 def test_a_copy_larger_than_the_cache_is_deleted(spool: SpoolDirectory) -> None:
     cache = ContentCache(4 * KIB)
-    cache.put("a", filled(spool, 8 * KIB), 8 * KIB)
+    cache.put("a", filled(spool, 8 * KIB))
 
     assert cache.take("a") is None
     assert spool.bytes_used == 0
@@ -54,9 +55,9 @@ def test_a_copy_larger_than_the_cache_is_deleted(spool: SpoolDirectory) -> None:
 
 def test_a_second_copy_of_the_same_bytes_replaces_the_first(spool: SpoolDirectory) -> None:
     cache = ContentCache(16 * KIB)
-    cache.put("a", filled(spool, 10), 10)
+    cache.put("a", filled(spool, 10))
     second = filled(spool, 10)
-    cache.put("a", second, 10)
+    cache.put("a", second)
 
     assert cache.take("a") is second
     assert spool.bytes_used == 4 * KIB
@@ -65,7 +66,7 @@ def test_a_second_copy_of_the_same_bytes_replaces_the_first(spool: SpoolDirector
 def test_no_more_is_given_up_than_needed(spool: SpoolDirectory) -> None:
     cache = ContentCache(32 * KIB)
     for key in ("a", "b", "c"):
-        cache.put(key, filled(spool, 8 * KIB), 8 * KIB)
+        cache.put(key, filled(spool, 8 * KIB))
 
     cache.give_up(9 * KIB)
 
@@ -76,7 +77,7 @@ def test_no_more_is_given_up_than_needed(spool: SpoolDirectory) -> None:
 def test_the_cache_makes_room_for_a_write(spool: SpoolDirectory) -> None:
     cache = ContentCache(32 * KIB)
     spool.reclaim = cache.give_up
-    cache.put("a", filled(spool, 32 * KIB), 32 * KIB)
+    cache.put("a", filled(spool, 32 * KIB))
     file = spool.create()
 
     file.pwrite(0, bytes(32 * KIB))
