@@ -36,6 +36,7 @@ FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
 STRANGERS = [("api", "disk"), ("disk", "api")]
 # Who may import whom from outside.
 ALLOWED_IN = {
+    "httpcore": {"api"},
     "httpx": {"api"},
     "pyfuse3": {"fuse"},
     # Outward, only fuse turns a failure into an errno; the others read the local system's own.

@@ -221,6 +221,19 @@ async def test_a_server_without_ranges_sends_the_file_from_its_start(
     assert (stream.offset, stream.length_bytes, content) == (0, 10, b"0123456789")
 
 
+async def test_a_large_download_comes_in_large_pieces(process: ServiceProcess) -> None:
+    async with client_of(process) as api:
+        container = await new_container(api)
+        body = body_of(*[bytes(MIB) for _ in range(8)])
+        created = await api.create_file(container, name="a", body=body)
+
+        async with api.download(container, created.id) as stream:
+            sizes = [len(piece) async for piece in stream.pieces()]
+
+    assert sum(sizes) == 8 * MIB
+    assert max(sizes) > 64 * 1024
+
+
 async def test_a_download_can_be_left_half_way(service: InProcessService | ServiceProcess) -> None:
     async with client_of(service) as api:
         container = await new_container(api)

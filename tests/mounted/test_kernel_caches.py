@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.support.mounting import MakeMount, pause
+from tests.support.mounting import MakeMount, fuse_mounts, pause
 from tests.support.service import ServiceProcess
 from tests.support.trees import contents, stored
 
@@ -183,3 +183,18 @@ def test_a_file_unlinked_by_its_full_stored_name_is_gone_under_the_shown_one(
     assert contents(folder) == {}
     with pytest.raises(FileNotFoundError):
         (folder / "a.txt").stat()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may widen the kernel's windows")
+def test_the_kernel_reads_ahead_in_steps_of_a_mib(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    device = f"0:{fuse_mounts()[mount.point].minor}"
+    deadline = time.monotonic() + SOON_S
+
+    read_ahead_kb = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
+    while read_ahead_kb.read_text() != "1024\n" and time.monotonic() < deadline:
+        pause(0.02)
+
+    assert read_ahead_kb.read_text() == "1024\n"

@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import pyfuse3
+import trio
 from typing_extensions import override
 
 from ctrfs.clock import Clock
@@ -56,12 +57,24 @@ class Operations(pyfuse3.Operations):
     enable_acl = False
 
     def __init__(
-        self, file_system: FileSystem, *, clock: Clock, limits: TimeLimits | None = None
+        self,
+        file_system: FileSystem,
+        *,
+        clock: Clock,
+        limits: TimeLimits | None = None,
+        on_begin: Callable[[], None] = lambda: None,
     ) -> None:
+        """Answer out of ``file_system``; ``on_begin`` is told once the kernel begins to ask."""
         super().__init__()
         self.clock = clock
         self.limits = limits or TimeLimits()
         self._fs = file_system
+        self._on_begin = on_begin
+
+    @override
+    def init(self) -> None:
+        # The kernel gets our answer to its greeting in the step that this is called from.
+        trio.lowlevel.current_trio_token().run_sync_soon(self._on_begin)
 
     def path_of(self, number: int, *, is_handle: bool) -> str:
         """Return the path that an inode or a handle stands for, for the log; never raises."""

@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import trio
 
@@ -32,6 +33,7 @@ from ctrfs.fuse.time_limits import TimeLimits
 from ctrfs.mount.daemon import Readiness, StartReport
 from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
+from ctrfs.mount.kernel_tuning import tune_kernel
 from ctrfs.mount.leftovers import unsent_line
 from ctrfs.mount.local_service import local_service
 from ctrfs.mount.memory import close_memory_to_others
@@ -104,7 +106,12 @@ async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
                         floors = _build_floors(plan, state, api, clock, nursery, notifier)
                         await floors.start(nursery, only=await _only_container(plan, api))
                         with kernel_session(
-                            Operations(floors.file_system, clock=clock, limits=_limits(plan)),
+                            Operations(
+                                floors.file_system,
+                                clock=clock,
+                                limits=_limits(plan),
+                                on_begin=partial(tune_kernel, plan.mountpoint),
+                            ),
                             plan.mountpoint,
                             options=_kernel_options(plan),
                             notifier=notifier,
