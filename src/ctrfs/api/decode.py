@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
@@ -244,7 +245,8 @@ def _file_from_row(raw: bytes, container_id: ContainerId) -> ContainerFile:
         path=row.path,
         size_bytes=_size_bytes(row.bytes),
         created_at_s=_time_s(row.created_at),
-        source=_text(row.source) or "unknown",
+        # A handful of words on each of many rows: one of each in memory.
+        source=sys.intern(_text(row.source) or "unknown"),
     )
 
 

@@ -9,18 +9,19 @@ Invariant: every node with a name is registered in the inode table.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from ctrfs.api.models import ContainerFile, RejectedRow
+from ctrfs.api.models import ContainerFile, ContainerId, FileId, RejectedRow
 from ctrfs.clock import Clock
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
 from ctrfs.errors import LocalDiskError
-from ctrfs.tree.container_tree import CONTROL_NAME, ContainerTree
-from ctrfs.tree.names import split_prefix, with_id
+from ctrfs.tree.container_tree import CONTROL_NAME
+from ctrfs.tree.folder_tree import FolderTree, identity_of
+from ctrfs.tree.names import with_id
 from ctrfs.tree.naming import NamingRules
 from ctrfs.tree.nodes import (
     ContainerDirectory,
@@ -29,15 +30,23 @@ from ctrfs.tree.nodes import (
     File,
     Folder,
     Node,
-    Parent,
-    Root,
     owner_of,
     path_in_container,
 )
-from ctrfs.tree.plan import Reserved, plan_files
+from ctrfs.tree.plan import FilePlan, Reserved, plan_files
 
 
-class EntryTree(ContainerTree):
+@dataclass(slots=True, kw_only=True)
+class _Laid:
+    """What a plan was made of: the same again would lead to the same entries."""
+
+    rows: list[ContainerFile]
+    reserved: Reserved
+    may_have_prefix: bool
+    rejected: list[RejectedRow] = field(default_factory=list, compare=False)
+
+
+class EntryTree(FolderTree):
     """Every entry with a name, from the root down.
 
     Attributes:
@@ -71,40 +80,7 @@ class EntryTree(ContainerTree):
         self._naming = naming
         self._adopt = adopt
         self.restore: Callable[[ContainerDirectory], None] = lambda _directory: None
-
-    # -- reading ---------------------------------------------------------------------------
-
-    def child(self, parent: Parent, name: bytes) -> ContainerDirectory | Directory | File | None:
-        """Return the entry called ``name``; a file also answers to its full stored name."""
-        found = parent.children.get(name)
-        if found is not None or isinstance(parent, Root):
-            return found
-        prefix = split_prefix(name)
-        if prefix is None:
-            return None
-        digest, rest = prefix
-        alias = parent.children.get(rest)
-        return alias if isinstance(alias, File) and alias.digest == digest else None
-
-    def files_below(self, folder: Folder) -> Iterator[File]:
-        """Yield every file in ``folder``, at whatever depth."""
-        for place in itertools.chain([folder], self.folders_below(folder)):
-            for node in place.children.values():
-                if isinstance(node, File):
-                    yield node
-
-    def folders_below(self, folder: Folder) -> Iterator[Directory]:
-        """Yield every folder in ``folder``, inner ones after the outer.
-
-        By a list of what is to do: users and services may nest folders deeper than Python
-        lets functions call each other.
-        """
-        todo: list[Folder] = [folder]
-        while todo:
-            for node in todo.pop().children.values():
-                if isinstance(node, Directory):
-                    yield node
-                    todo.append(node)
+        self._laid: dict[ContainerId, _Laid] = {}
 
     # -- listings --------------------------------------------------------------------------
 
@@ -113,11 +89,27 @@ class EntryTree(ContainerTree):
     ) -> list[RejectedRow]:
         """Lay a listing of one container's files over its directory; return what made no sense."""
         ours = {file_id for file_id, file in owner.files.items() if file.is_claimed}
-        plan = plan_files(
-            [row for row in rows if row.id not in ours],
+        laid = _Laid(
+            rows=[_known_row(owner, row) for row in rows if row.id not in ours],
             reserved=self._reserved(owner),
             may_have_prefix=self._naming.may_have_prefix,
         )
+        before = self._laid.get(owner.container.id)
+        if before is not None and owner.is_as_listed and before == laid:
+            return before.rejected
+        plan = plan_files(laid.rows, reserved=laid.reserved, may_have_prefix=laid.may_have_prefix)
+        self._apply_plan(owner, plan)
+        laid.rejected = plan.rejected
+        self._laid[owner.container.id] = laid
+        owner.is_as_listed = True
+        return plan.rejected
+
+    def listed_ids(self, owner: ContainerDirectory) -> list[FileId]:
+        """Return the ids that a listing of ``owner`` is expected to have, oldest first."""
+        laid = self._laid.get(owner.container.id)
+        return [] if laid is None else [row.id for row in laid.rows if row.id in owner.files]
+
+    def _apply_plan(self, owner: ContainerDirectory, plan: FilePlan) -> None:
         for file_id, file in list(owner.files.items()):
             if file.is_claimed:
                 continue
@@ -135,7 +127,9 @@ class EntryTree(ContainerTree):
                 shown = self._maker.remote_file(owner, planned, kept)
                 owner.files[planned.file.id] = shown
             shown.remote = planned.file
-            if planned.file.size_bytes is not None:
+            if planned.file.size_bytes not in {None, shown.size_bytes}:
+                # The service did not say so before: the kernel may have kept another length.
+                self._changed_name(shown)
                 shown.size_bytes = planned.file.size_bytes
             shown.shown_at = planned.path
             if shown.parent is None:
@@ -144,7 +138,6 @@ class EntryTree(ContainerTree):
                 self._link(shown, parent, planned.path[-1])
                 self._name_came(parent, planned.path[-1])
         self._prune(owner)
-        return plan.rejected
 
     # -- changes made here -----------------------------------------------------------------
 
@@ -215,7 +208,7 @@ class EntryTree(ContainerTree):
         successor = parent.children.get(name)
         if isinstance(successor, File) and successor.is_made_here:
             # A program here has made another file of that name since: it keeps the name.
-            name = with_id(name, _identity_of(file), whole=False)
+            name = with_id(name, identity_of(file), whole=False)
         self.make_room(parent, name)
         self._link(file, parent, name)
         self._name_came(parent, name)
@@ -253,6 +246,7 @@ class EntryTree(ContainerTree):
         file.is_claimed = False
         file.replaces = ()
         file.shown_at = path_in_container(file)
+        owner.is_as_listed = False
         if file.parent is not None:
             owner.files[remote.id] = file
 
@@ -263,23 +257,7 @@ class EntryTree(ContainerTree):
         file.remote = None
         file.digest = None
         file.shown_at = None
-
-    def make_room(self, parent: Folder, name: bytes) -> None:
-        """Free a name for an entry of ours; whoever has it takes the name with its id.
-
-        A folder that nothing holds up any more goes instead.
-        """
-        other = parent.children.get(name)
-        if other is None or self._drop_empty_folder(parent, name):
-            return
-        identity = _identity_of(other)
-        free = with_id(name, identity, whole=False)
-        if free in parent.children:
-            free = with_id(name, f"{identity}~{other.inode}", whole=True)
-        self._unlink(other)
-        self._link(other, parent, free)
-        self._name_went(parent, name)
-        self._name_came(parent, free)
+        file.owner.is_as_listed = False
 
     def note_alias(self, node: File, name: bytes) -> None:
         """Tell the kernel of the name of a file that is being changed through its other name."""
@@ -287,23 +265,6 @@ class EntryTree(ContainerTree):
             self._changed_name(node)
 
     # -- pieces ----------------------------------------------------------------------------
-
-    def _changed_name(self, file: File) -> None:
-        if file.parent is not None:
-            self._name_went(file.parent, file.name)
-
-    def _link(self, node: Directory | File, parent: Folder, name: bytes) -> None:
-        assert node.parent is None
-        assert name not in parent.children
-        node.parent = parent
-        node.name = name
-        parent.children[name] = node
-
-    def _unlink(self, node: Directory | File) -> None:
-        assert node.parent is not None
-        assert node.parent.children[node.name] is node
-        del node.parent.children[node.name]
-        node.parent = None
 
     @override
     def _drop_inodes(self, directory: ContainerDirectory) -> bool:
@@ -315,6 +276,7 @@ class EntryTree(ContainerTree):
         for file in files:
             self.inodes.drop(file.inode)
         self.inodes.drop(directory.inode)
+        self._laid.pop(directory.container.id, None)
         return True
 
     @override
@@ -343,46 +305,12 @@ class EntryTree(ContainerTree):
     def _resume(self, directory: ContainerDirectory) -> None:
         self.restore(directory)
 
-    def folder_at(self, owner: ContainerDirectory, path: EntryPath) -> Folder:
-        """Return the folder at ``path``, made if it is missing; a file there steps aside."""
-        folder: Folder = owner
-        for depth, name in enumerate(path, start=1):
-            found = folder.children.get(name)
-            if isinstance(found, Directory):
-                folder = found
-                continue
-            self.make_room(folder, name)
-            made = self._maker.directory(owner, path[:depth])
-            self._link(made, folder, name)
-            self._name_came(folder, name)
-            folder = made
-        return folder
-
     def _prune(self, folder: Folder) -> None:
         """Drop folders that no file on the service and nothing here holds up any more."""
         for inner in reversed(list(self.folders_below(folder))):
             # Inner ones first: what they held up is empty by now.
             if not inner.is_local and not inner.children:
                 self._drop(inner)
-
-    def _drop_empty_folder(self, parent: Folder, name: bytes) -> bool:
-        """Drop the folder of that name if nothing holds it up; tell whether it went."""
-        folder = parent.children.get(name)
-        if not isinstance(folder, Directory):
-            return False
-        below = [folder, *self.folders_below(folder)]
-        if any(each.is_local for each in below) or any(self.files_below(folder)):
-            return False
-        for each in reversed(below):
-            self._drop(each)
-        return True
-
-    def _drop(self, folder: Directory) -> None:
-        """Drop a folder that has nothing in it."""
-        assert folder.parent is not None, "dropped twice"
-        self._name_went(folder.parent, folder.name)
-        self._unlink(folder)
-        self.inodes.drop(folder.inode)
 
     def _reserved(self, owner: ContainerDirectory) -> Reserved:
         # Where a container is the root, a file of that name would be hidden by the directory.
@@ -414,18 +342,22 @@ class EntryTree(ContainerTree):
                 todo.append(child)
 
 
-def _identity_of(node: Directory | File) -> str:
-    """Return what tells an entry from another of its name."""
-    if isinstance(node, File) and node.remote is not None:
-        return node.remote.id
-    return str(node.inode)
-
-
 def _add_with_parents(folders: set[EntryPath], path: EntryPath) -> None:
     """Add a path and those above it, up to one that is there: the rest is there too."""
     while path and path not in folders:
         folders.add(path)
         path = path[:-1]
+
+
+def _known_row(owner: ContainerDirectory, row: ContainerFile) -> ContainerFile:
+    """Return the row that is kept for the same, so that there is one of each in memory.
+
+    One whose place has been given up counts as new: it has to be placed again.
+    """
+    file = owner.files.get(row.id)
+    if file is None or file.remote != row or file.shown_at is None:
+        return row
+    return file.remote
 
 
 def _is_same_version(file: File, row: ContainerFile) -> bool:

@@ -34,7 +34,8 @@ class ContainerDirectory:
     """A container, below the root or itself the root of a one-container mount."""
 
     __slots__ = (
-        "children", "container", "files", "inode", "is_gone", "mode", "mtime_ns", "name", "parent",
+        "children", "container", "files", "inode", "is_as_listed", "is_gone", "mode", "mtime_ns",
+        "name", "parent",
     )  # fmt: skip
 
     def __init__(self, container: Container, *, inode: InodeNumber, mtime_ns: int) -> None:
@@ -46,6 +47,8 @@ class ContainerDirectory:
         self.mode: int | None = None
         self.is_gone = False
         """Removed here, or deleted or expired on the service."""
+        self.is_as_listed = False
+        """No entry in it has come, gone or moved since a listing was laid over it."""
         self.children: dict[bytes, Directory | File] = {}
         self.files: dict[FileId, File] = {}
         """Every file in it that the service has confirmed, by id, at whatever depth."""
