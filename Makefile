@@ -2,6 +2,8 @@
 VENV   ?= .venv
 RUN    := $(VENV)/bin/
 PYTEST := $(RUN)pytest
+# Tests wait for mounts more than they work.
+WORKERS ?= $(shell expr 2 '*' $$(nproc))
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -35,10 +37,11 @@ security: setup  ## bandit over the code, known vulnerabilities of the locked de
 check: lint types architecture security  ## what must pass before a commit, in a minute
 
 .PHONY: test test-fast coverage
-test: setup  ## all tests; without /dev/fuse the mounted ones are skipped and counted
-	$(PYTEST)
+test: setup  ## all tests, WORKERS at once; without /dev/fuse the mounted ones are skipped and counted
+	$(PYTEST) -q -n $(WORKERS) -m "not alone"; \
+		together=$$?; $(PYTEST) -q -m alone && exit $$together
 test-fast: setup  ## what needs no mount and little time
-	$(PYTEST) -q -m "not mounted and not slow"
+	$(PYTEST) -q -n $(WORKERS) -m "not mounted and not slow"
 coverage: setup  ## branch coverage of the tests that run in process
 	$(RUN)coverage run -m pytest -q -m "not mounted"
 	$(RUN)coverage report

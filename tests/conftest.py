@@ -36,12 +36,34 @@ from tests.support.mounting import (
     why_mounts_are_impossible,
 )
 from tests.support.service import TEST_KEY, ServiceProcess
+from typing_extensions import override
+from xdist.remote import Producer  # type: ignore[import-untyped]  # not marked as typed
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # as above
 
 MOUNTED_TIME_LIMIT_S: Final = 180
 # Before pytest-timeout ends the whole run: aborting a hung mount fails only its own test.
 WATCHDOG_LEAD_S: Final = 15
 GRACE_S: Final = 2.0
 WHY_NO_MOUNTS: Final = why_mounts_are_impossible()
+# What one of several workers does as a whole: the lanes of crashing mounts serve for all of
+# these tests, and the links in /sbin are there once on a machine. Not by xdist's own groups:
+# 3.8 writes them into a name that pytest 9.2 does not read.
+WHOLE_FILES: Final = ("tests/crash/test_matrix.py", "tests/mounted/test_mount_helpers.py")
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # untyped, see above
+    """Gives each worker one test after another, but the tests of some files to the same one."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in WHOLE_FILES else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Say who runs which test, where several do (``pytest -n``)."""
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final
 from tests.crash.cases import LOCAL_SUFFIX
 from tests.crash.ledger import Ledger, Operation, World, run_list
 from tests.support.crashing import CrashingMount
+from tests.support.mounting import pause
 from tests.support.service import ServiceProcess
 from tests.support.trees import stored
 
@@ -158,6 +160,18 @@ class Worker:
     operations: Sequence[Operation]
     record: Path
     process: subprocess.Popen[bytes]
+
+    def await_begin(self) -> None:
+        """Return when the process has begun to work, or has ended.
+
+        Raises:
+            TimeoutError: It does neither.
+        """
+        deadline = time.monotonic() + WORK_DEADLINE_S
+        while not self.record.exists() and self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the worker does not begin")
+            pause(0.01)
 
     def finish(self, ledger: Ledger) -> None:
         """Wait for the process, and take what it did into ``ledger``."""

@@ -133,6 +133,9 @@ class Rounds:
             self._add_faults()
         lists = [load.operations() for load in self._loads]
         workers = [run.begin(operations) for run, operations in zip(self._runs, lists, strict=True)]
+        # On a busy machine a process takes longer to start than it is let work here.
+        for worker in workers:
+            worker.await_begin()
         pause(self._chance.uniform(0.0, LATEST_KILL_S))
         self.mount.kill()
         for run, worker in zip(self._runs, workers, strict=True):

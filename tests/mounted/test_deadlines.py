@@ -22,7 +22,7 @@ from tests.support.service import ServiceProcess
 from tests.support.trees import stored
 from tests.support.trying import errno_and_seconds_of, works_within
 
-pytestmark = pytest.mark.mounted
+pytestmark = [pytest.mark.mounted, pytest.mark.alone]
 
 CALL_S = 3
 STALL_S = 3

@@ -16,7 +16,7 @@ from tests.support.mounting import MakeMount, Mount, pause
 from tests.support.service import ServiceProcess
 from tests.support.trees import stored
 
-pytestmark = [pytest.mark.mounted, pytest.mark.slow]
+pytestmark = [pytest.mark.mounted, pytest.mark.slow, pytest.mark.alone]
 
 PROGRAMS = 1000
 FOLDERS = 25
