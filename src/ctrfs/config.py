@@ -52,6 +52,15 @@ class AuthStyle(enum.Enum):
     API_KEY_HEADER = "api-key"
 
 
+class WriteMode(enum.Enum):
+    """When a close of a changed file returns."""
+
+    THROUGH = "through"
+    """Once the service has the bytes."""
+    BACK = "back"
+    """Once the journal on this machine's disk has them; they are sent a moment later."""
+
+
 class SlashMode(enum.Enum):
     """What the server does with a slash in an uploaded name."""
 
@@ -171,6 +180,10 @@ class FileSystemConfig:
     directory_mode: int | None = None
     """Permission bits of directories; None: 0777 less the umask."""
     read_only: bool = False
+    write_mode: WriteMode = WriteMode.THROUGH
+    write_delay_s: float = 1.0
+    """With write=back, for how long a file must be left alone before it is sent: a file saved
+    again and again is sent once, and one deleted meanwhile is not sent at all."""
     local_only: tuple[str, ...] = DEFAULT_LOCAL_ONLY
     rename_dir_limit: int = 1000
     open_files_max: int = 4096

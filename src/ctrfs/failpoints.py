@@ -17,6 +17,9 @@ FAILPOINTS: Final[tuple[str, ...]] = (
     # disk: also called from threads; the detail is a path
     "spool.synced",
     "database.committed",
+    # with write=back: a file is closed, or gets another name, and is going to be sent
+    "close.kept",
+    "rename.kept",
     # a file's bytes go to the service; the detail is the path in the container
     "save.digested",
     "save.intended",

@@ -217,6 +217,9 @@ POINTS_OF_A_START: Final = (
 )
 
 
+# Passed with write=back only: tests/unit/fs/test_write_back.py dies there.
+OF_WRITE_BACK: Final = ("close.kept", "rename.kept")
+
 # Those that are killed twice: again while the next mount repairs what the first kill left.
 _DIES_FIRST_AT: Final = {
     "overwrite": "save.stored",

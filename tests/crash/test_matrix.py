@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.crash.cases import CASES, POINTS_OF_A_START, TWICE, Case
+from tests.crash.cases import CASES, OF_WRITE_BACK, POINTS_OF_A_START, TWICE, Case
 from tests.crash.lanes import Lanes, Plan
 from tests.support.crashing import Death, Disk, PowerCut
 from tests.support.service import ServiceProcess
@@ -130,5 +130,6 @@ def test_a_power_cut_of_a_real_disk_loses_nothing(
 
 def test_each_failpoint_has_a_case_that_dies_there() -> None:
     tried = {point for case in CASES for point in case.points} | set(POINTS_OF_A_START)
+    tried |= set(OF_WRITE_BACK)
 
     assert tried == set(FAILPOINTS)

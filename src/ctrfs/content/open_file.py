@@ -302,6 +302,31 @@ class OpenFile:
         with spool_file.pinned():
             await trio.to_thread.run_sync(spool_file.sync)
 
+    async def store_on_disk(self) -> str:
+        """Return the blake2b of all bytes once the local disk has them, whatever happens after.
+
+        Waits for an upload under way; writers wait meanwhile. Nobody changes the bytes between
+        the end of this and the caller's next wait.
+
+        Raises:
+            LocalDiskError: This machine's disk failed.
+        """
+        await self.complete()
+        async with self._stillness:
+            spool_file = self._own_spool_file()
+            with spool_file.pinned():
+                digest = await self._learn_digest(spool_file)
+            await self.sync_to_disk()
+        return digest
+
+    def mark_unsent(self) -> None:
+        """Say that the service is to be given these bytes again, under another name."""
+        assert self._is_complete, "only complete bytes are sent"
+        if self.dirty_since_ns is None:
+            self.dirty_since_ns = self._surroundings.clock.wall_ns()
+        if self._state is FileState.CLEAN:
+            self._move_to(FileState.DIRTY)
+
     def rest(self) -> None:
         """Give back the file descriptor until the next use."""
         if self._spool_file is not None:

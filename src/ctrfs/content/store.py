@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Final
 
 import trio
 
@@ -21,6 +22,10 @@ from ctrfs.disk.extents import Extents
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.errors import LocalDiskError, ShuttingDownError
 from ctrfs.tree.nodes import InodeNumber
+
+# From here on a close waits for its upload: what is written must not outrun what is sent until
+# nothing can be written any more.
+CROWDED_SHARE: Final = 0.75
 
 
 class ContentStore:
@@ -42,6 +47,7 @@ class ContentStore:
         self._spool = spool
         self._cache = ContentCache(config.cache_bytes_max)
         spool.reclaim = self._cache.give_up
+        self._crowded_bytes = int(config.spool_bytes_max * CROWDED_SHARE)
         self._files: dict[InodeNumber, OpenFile] = {}
         self._discarded: set[InodeNumber] = set()
         self._nursery: trio.Nursery | None = None
@@ -71,6 +77,11 @@ class ContentStore:
     def bytes_used(self) -> int:
         """How many bytes of disk all local copies take."""
         return self._spool.bytes_used
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether little room is left for bytes that cannot be had again from the service."""
+        return self._spool.bytes_used - self._cache.bytes_used > self._crowded_bytes
 
     def get(self, inode: InodeNumber) -> OpenFile | None:
         """Return the file of an inode, if somebody holds it or it is kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from typing import Final
 
@@ -18,7 +18,7 @@ from ctrfs.errors import (
     RemoteNotFoundError,
 )
 from ctrfs.failpoints import reached
-from ctrfs.fs.parts import Parts
+from ctrfs.fs.parts import Parts, stored_at
 from ctrfs.fs.recording import Recorder, remote_of, version_of
 from ctrfs.tree.nodes import ContainerDirectory
 
@@ -31,21 +31,30 @@ log = logging.getLogger(__name__)
 
 
 class Deleter:
-    """Deletes stored files that the user has replaced, and that version of them only."""
+    """Deletes stored files that the user has replaced, and that version of them only.
+
+    Attributes:
+        put_off: With write=back, who makes deletions later; None where they are made at once.
+    """
 
     def __init__(self, parts: Parts, recorder: Recorder) -> None:
         self._parts = parts
         self._recorder = recorder
+        self.put_off: Callable[[Iterable[ContainerFile]], None] | None = None
 
     async def delete_all(self, rows: Iterable[ContainerFile]) -> None:
         """Delete files that others have replaced and whose deletion is recorded.
 
         They are hidden at once. Never raises for the service's sake: the new bytes are safe,
-        which is what was asked; what fails is tried again later.
+        which is what was asked; what fails is tried again later. With write=back they are
+        deleted a moment later, and this does not wait.
         """
         todo = list(rows)
         for row in todo:
             self.hide(row)
+        if self.put_off is not None:
+            self.put_off(todo)
+            return
         limiter = trio.CapacityLimiter(DELETED_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for row in todo:
@@ -57,22 +66,24 @@ class Deleter:
         if owner is not None:
             self._parts.namespace.hide(owner, row)
 
-    async def delete(self, row: ContainerFile, limiter: trio.CapacityLimiter | None = None) -> None:
-        """Delete one replaced file, and settle its record.
+    async def delete(
+        self, row: ContainerFile, limiter: trio.CapacityLimiter | None = None
+    ) -> RemoteError | None:
+        """Delete one replaced file, and settle its record; return why that is not done yet.
 
         Args:
             row: Which file; cancelled, it is tried again later.
             limiter: Of how many are deleted at once.
         """
         try:
-            async with limiter or nullcontext():
+            async with limiter or nullcontext(), self._parts.stored_paths.hold(stored_at(row)):
                 await self._parts.api.delete_file(row.container_id, row.id)
         except (RemoteNotFoundError, ContainerExpiredError):
             log.debug("replaced file %s was gone already", row.id)
         except RemoteError as error:
             log.warning("replaced file %s could not be deleted yet: %s", row.id, error)
             self._recorder.not_deleted(row)
-            return
+            return error
         except trio.Cancelled:
             self._recorder.not_deleted(row)
             raise
@@ -81,6 +92,7 @@ class Deleter:
         if owner is not None:
             self._parts.namespace.deleted(owner, row.id)
         self._recorder.deleted(row)
+        return None
 
     async def retry(self) -> None:
         """Try once more to delete what has been replaced and could not be deleted.

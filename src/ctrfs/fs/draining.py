@@ -10,6 +10,7 @@ import trio
 from ctrfs.errors import CtrfsError
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.postponing import PostponedDeletes
 from ctrfs.fs.recording import Recorder
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.nodes import File, InodeNumber
@@ -23,8 +24,17 @@ log = logging.getLogger(__name__)
 class Drainer:
     """Sends what is left once nobody can write any more."""
 
-    def __init__(self, parts: Parts, *, saver: Saver, recorder: Recorder, deleter: Deleter) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        saver: Saver,
+        recorder: Recorder,
+        deleter: Deleter,
+        postponed: PostponedDeletes,
+    ) -> None:
         self._parts = parts
+        self._postponed = postponed
         self._recorder = recorder
         self._deleter = deleter
         self._saver = saver
@@ -44,6 +54,7 @@ class Drainer:
             for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
                 nursery.start_soon(self._drain_one, inode, limiter)
         self._recorder.take_away_owed()
+        await self._postponed.flush()
         await self._deleter.retry()
         return self.unsent_count()
 

@@ -66,7 +66,8 @@ class FileSystem:
     Attributes:
         describer: Says in the log which entry an operation was about.
         restorer: Brings back what earlier mounts have left.
-        retries: Tries again what has failed.
+        retries: Sends what is kept here, and tries again what has failed.
+        postponed: Makes the deletions that are put off.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class FileSystem:
         self._folder_mover = workers.folder_mover
         self._creator = workers.creator
         self._drainer = workers.drainer
+        self._syncer = workers.syncer
         self._files = Files(
             parts,
             workers.saver,
@@ -111,6 +113,7 @@ class FileSystem:
         )
         self._extended = ExtendedAttributes(parts, workers.discarder)
         self.retries = workers.retries
+        self.postponed = workers.postponed
         self.restorer = workers.restorer
 
     # -- names and attributes --------------------------------------------------------------
@@ -196,8 +199,10 @@ class FileSystem:
         self._parts.handles.remove(handle)
 
     async def fsyncdir(self, handle: HandleNumber) -> None:
-        """Return at once: with write=through nothing of a directory is ever pending."""
-        self._parts.handles.directory(handle)
+        """Return once the service has all that is pending below; see ``Syncer.sync``."""
+        parent = self._parts.handles.directory(handle).parent
+        if parent is not None:
+            await self._syncer.sync(parent)
 
     async def mkdir(self, parent: InodeNumber, name: bytes, permissions: int) -> Attributes:
         """Make a container (in the root, waiting for the service) or a folder.

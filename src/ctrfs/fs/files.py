@@ -104,7 +104,7 @@ class Files:
             return await opened.open_file.write(offset, data)
 
     async def truncate(self, file: File, size: int, handle: HandleNumber | None) -> None:
-        """Change the length; without a handle no flush will come, so the service is told now."""
+        """Change the length; without a handle no flush will come, so this does what one does."""
         if handle is not None:
             opened = self._parts.handles.writable(handle)
             await self._truncate_held(file, opened.open_file, size)
@@ -112,21 +112,21 @@ class Files:
         open_file = self._holder.take(file)
         try:
             await self._truncate_held(file, open_file, size)
-            await self._saver.save(file)
+            await self._saver.acknowledge(file)
         finally:
             self._parts.store.release(file.inode)
 
     async def flush(self, handle: HandleNumber) -> None:
-        """Send what the service lacks; once per close of each descriptor, idempotent.
+        """Have what the service lacks sent; once per close of each descriptor, idempotent.
 
-        Raises as ``Saver.save``.
+        Waits and raises as ``Saver.acknowledge``.
         """
         opened = self._parts.handles.opened(handle)
         if not isinstance(opened, FileHandle) or not opened.flags.can_write:
             return
         if self._is_about_to_be_written(opened):
             return
-        await self._saver.save(opened.file)
+        await self._saver.acknowledge(opened.file)
 
     async def fsync(self, handle: HandleNumber) -> None:
         """Return once the service has all bytes of the file; raises as ``Saver.save``."""
@@ -145,7 +145,7 @@ class Files:
         try:
             # What a flush has failed to send was told to the caller then, and waits for the next.
             if opened.flags.can_write and opened.open_file.state is not FileState.FAILED:
-                await self._saver.save(opened.file)
+                await self._saver.acknowledge(opened.file)
         except CtrfsError as error:
             log.warning("release of inode %d: kept unsent: %s", opened.file.inode, error)
         finally:

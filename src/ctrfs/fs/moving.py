@@ -2,7 +2,8 @@
 
 In every case the new name is on the service before the old one goes, and what stood at the
 new name goes last. A file that is being written only changes its name here: its flush will
-store it there. One whose new name never leaves this machine is kept here, then deleted there.
+store it there. With write=back that is so of every file that stays in its container. One whose
+new name never leaves this machine is kept here, then deleted there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from ctrfs.api.models import ContainerFile, ContainerId, ContainerRequest
+from ctrfs.config import WriteMode
 from ctrfs.content.open_file import OpenFile, Outgoing
 from ctrfs.errors import (
     ContainerExpiredError,
@@ -21,6 +23,7 @@ from ctrfs.errors import (
     CtrfsError,
     EntryExistsError,
     IsADirectoryEntryError,
+    LocalDiskError,
     NotPermittedError,
     RemoteError,
     RemoteNotFoundError,
@@ -91,7 +94,7 @@ class Mover:
                     await self._move_to_local(file, parent, name, target)
                 elif self._can_wait(file, parent):
                     self._rename_only(file, parent, name, target)
-                else:
+                elif not await self._kept_to_send(file, parent, name, target):
                     await self._store_again(file, parent, name, target)
 
     async def move_container(
@@ -204,6 +207,55 @@ class Mover:
         self._recorder.renamed(file)
         if target is not None:
             self._forget_target(target)
+
+    async def _kept_to_send(
+        self, file: File, parent: Folder, name: bytes, target: File | None
+    ) -> bool:
+        """With write=back, record and show the new name, and send the bytes to it later.
+
+        Returns False, with nothing changed, where that cannot be done.
+        """
+        if self._parts.config.write_mode is WriteMode.THROUGH or file.owner is not owner_of(parent):
+            return False
+        old_path = path_in_container(file)
+        was_local_only = file.is_local_only
+
+        def take_away() -> None:
+            if was_local_only:
+                self._parts.local.remove_file(file.owner.container.id, b"/".join(old_path))
+            if target is not None and target.journal_key is not None:
+                self._parts.journal.settle(target.journal_key)
+
+        async with self._holder.held(file) as open_file:
+            await self._holder.complete(file, open_file)
+            await self._saver.doubts.settle(file)
+            try:
+                await self._recorder.keep(
+                    file,
+                    open_file,
+                    place=(file.owner, (*path_in_container(parent), name)),
+                    replaces=[*replaced_by(file), *_replaced_with(target)],
+                    instead=take_away,
+                )
+            except LocalDiskError as error:
+                log.warning("inode %d is stored at once: %s", file.inode, error)
+                return False
+            # In one step from here: what is recorded is what is shown.
+            open_file.mark_unsent()
+            open_file.is_resident = False
+            file.is_local_only = False
+            file.is_claimed = True
+            replaced = self._step_over(target)
+            for row in replaced:
+                self._parts.namespace.hide(file.owner, row)
+            self._place(file, parent, name)
+            file.replaces = (*file.replaces, *replaced)
+            if target is not None:
+                self._forget_target(target)
+            self._parts.namespace.changed_by_us()
+        self._recorder.on_kept(file.inode)
+        reached("rename.kept")
+        return True
 
     async def _store_again(
         self, file: File, parent: Folder, name: bytes, target: File | None

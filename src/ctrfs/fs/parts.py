@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ctrfs.api.models import ContainerFile
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import FileSystemConfig
@@ -44,7 +45,7 @@ class Parts:
     """The floors below and the tables of this floor; holds them, decides nothing.
 
     Lock order: directories (sorted), then files (sorted); neither is held while a listing of
-    its own container is fetched on behalf of a lookup.
+    its own container is fetched on behalf of a lookup. Stored paths are the innermost.
     """
 
     api: ContainersApi
@@ -65,6 +66,9 @@ class Parts:
     failures: FailureLog = field(default_factory=FailureLog)
     directory_locks: KeyedLock[int] = field(default_factory=KeyedLock)
     file_locks: KeyedLock[int] = field(default_factory=KeyedLock)
+    stored_paths: KeyedLock[str] = field(default_factory=KeyedLock)
+    """By ``stored_at``: on some servers the path of a stored file is its id, and a deletion under
+    way would take what is stored there meanwhile."""
 
     def keep_facts(self, node: Root | Folder | File) -> None:
         """Keep the time and mode of an entry where the next mount finds them.
@@ -118,6 +122,11 @@ class Parts:
         """
         if is_outside(path_in_container(folder)):
             raise NotPermittedError("uploads land in the data folder, not under @root")
+
+
+def stored_at(row: ContainerFile) -> str:
+    """Return the key of a stored file's path, for ``Parts.stored_paths``."""
+    return f"{row.container_id} {row.path}"
 
 
 def is_outside(path: EntryPath) -> bool:

@@ -8,7 +8,7 @@ refuses a record the change goes on without: the service is where the bytes are 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
@@ -36,6 +36,8 @@ class Recorder:
     Attributes:
         on_failure: Told when a file, or something else, is left to be tried again behind the
             user's back.
+        on_kept: Told when a file is left to be sent for the first time behind the user's back.
+        postponed: By container, deletions that are put off for a moment (``fs.postponing``).
         overdue: Deletions that nobody is carrying out: they failed, or an earlier mount has
             left them.
         overdue_rmdirs: Likewise, containers.
@@ -55,7 +57,9 @@ class Recorder:
         )
         self._owed: set[str] = set()
         parts.store.on_change = self._changed
+        self.postponed: dict[str, dict[StoredVersion, None]] = {}
         self.on_failure: Callable[[InodeNumber | None], None] = lambda _inode: None
+        self.on_kept: Callable[[InodeNumber], None] = lambda _inode: None
 
     @property
     def journal(self) -> Journal:
@@ -66,6 +70,59 @@ class Recorder:
     def is_owing(self) -> bool:
         """Whether there are records that should be gone, and that the disk has kept."""
         return bool(self._owed)
+
+    @property
+    def recorded_count(self) -> int:
+        """How many files have a record of their present bytes."""
+        return len(self._vouched)
+
+    def is_recorded(self, file: File) -> bool:
+        """Tell whether the journal has exactly the present bytes of a file."""
+        return file.journal_key is not None and file.journal_key in self._vouched
+
+    def is_intended(self, file: File, *, digest: str) -> bool:
+        """Tell whether the journal says already that these bytes are on their way to their name."""
+        row = self._row(file) if self.is_recorded(file) else None
+        return (
+            row is not None
+            and row.digest == digest
+            and not row.error
+            and row.container_id == file.owner.container.id
+            and row.path == b"/".join(path_in_container(file))
+            and row.replaces == tuple(version_of(remote) for remote in replaced_by(file))
+        )
+
+    def has_overdue(self, container_ids: Collection[str] | None) -> bool:
+        """Tell whether deletions have failed and are to be tried again, in all containers or some."""
+        return any(
+            container_ids is None or version.container_id in container_ids
+            for version in self.overdue
+        )
+
+    async def keep(
+        self,
+        file: File,
+        open_file: OpenFile,
+        *,
+        place: tuple[ContainerDirectory, EntryPath] | None = None,
+        replaces: Sequence[ContainerFile] | None = None,
+        instead: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Record bytes that are going to be sent later; waits for this machine's disk.
+
+        Nothing can happen between the record and the caller's next wait. See ``intend``.
+
+        Raises:
+            LocalDiskError: The disk refuses; nothing was recorded.
+        """
+        digest = await open_file.store_on_disk()
+        with self.journal.together():
+            key = self._put(
+                file, open_file, digest=digest, error="", place=place, replaces=replaces
+            )
+            instead()
+        self._recorded(file, key)
+        reached("close.kept")
 
     async def intend(
         self,
@@ -189,6 +246,7 @@ class Recorder:
         """Say that a deletion is done, or not wanted any more."""
         version = version_of(row)
         self.overdue.discard(version)
+        self.postponed.get(row.container_id, {}).pop(version, None)
         with self._parts.spared():
             self.journal.remove_delete(version)
 

@@ -19,7 +19,8 @@ from ctrfs.errors import (
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts
-from ctrfs.fs.parts import Parts, identity_of_remote
+from ctrfs.fs.parts import Parts, identity_of_remote, stored_at
+from ctrfs.fs.postponing import PostponedDeletes
 from ctrfs.fs.recording import Recorder, replaced_by
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.making import folder_key
@@ -42,18 +43,20 @@ class Remover:
         recorder: Recorder,
         deleter: Deleter,
         doubts: Doubts,
+        postponed: PostponedDeletes,
     ) -> None:
         self._parts = parts
         self._saver = saver
         self._recorder = recorder
         self._deleter = deleter
         self._doubts = doubts
+        self._postponed = postponed
 
     async def remove_file(self, file: File) -> None:
         """Take a file's name away and delete it on the service.
 
-        Waits for a save under way, for the service, and for the bytes of a file that somebody
-        has open: they must be readable after the name is gone.
+        Waits for a save under way, for the service (not with write=back), and for the bytes of a
+        file that somebody has open: they must be readable after the name is gone.
 
         Raises:
             RemoteError: The service did not delete it; the name is back.
@@ -87,8 +90,17 @@ class Remover:
             DirectoryNotEmptyError: It has entries, on the service or on this machine.
             RemoteError: The service did not list it, or did not delete it.
         """
+        with self._postponed.swallowed(directory):
+            await self.check_empty(directory)
+            await self._delete_container(directory)
+        with self._parts.spared():
+            self._parts.overlay.drop_container(directory.container.id)
+            self._parts.local.drop_container(directory.container.id)
+        self._recorder.container_deleted(directory.container.id)
+        reached("rmdir.settled")
+
+    async def _delete_container(self, directory: ContainerDirectory) -> None:
         container_id = directory.container.id
-        await self.check_empty(directory)
         with self._parts.spared():
             self._parts.journal.put_rmdir(container_id)
         reached("rmdir.intended")
@@ -103,11 +115,6 @@ class Remover:
             raise
         reached("rmdir.deleted")
         self._parts.namespace.removed_container(directory)
-        with self._parts.spared():
-            self._parts.overlay.drop_container(container_id)
-            self._parts.local.drop_container(container_id)
-        self._recorder.container_deleted(container_id)
-        reached("rmdir.settled")
 
     async def check_empty(self, directory: ContainerDirectory) -> None:
         """Return if a listing fetched just now shows nothing in a container.
@@ -160,14 +167,16 @@ class Remover:
         file.is_removed = True  # from here on, or a write would claim the name back
         with self._parts.spared():
             self._parts.tree.keep_folder(parent)
-        if remote is not None:
+        left: Sequence[ContainerFile] = rows
+        if remote is not None and self._deleter.put_off is None:
             await self._delete_or_take_back(file, remote, rows)
+            left = file.replaces
         self.forget_bytes(file)
         if remote is not None:
             with self._parts.spared():
                 self._parts.overlay.drop(owner.container.id, remote.id)
         self._parts.touch(parent)
-        await self._deleter.delete_all(file.replaces)
+        await self._deleter.delete_all(left)
         reached("unlink.settled")
 
     async def _delete_or_take_back(
@@ -209,7 +218,8 @@ class Remover:
 
     async def _delete(self, owner: ContainerDirectory, row: ContainerFile) -> None:
         with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
-            await self._parts.api.delete_file(owner.container.id, row.id)
+            async with self._parts.stored_paths.hold(stored_at(row)):
+                await self._parts.api.delete_file(owner.container.id, row.id)
         reached("unlink.deleted")
         self._parts.namespace.deleted(owner, row.id)
         self._recorder.deleted(row)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import trio
 
 from ctrfs.api.models import ContainerFile, FileId
+from ctrfs.config import WriteMode
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import FileState, OpenFile, Outgoing
 from ctrfs.content.upload import lookalikes
@@ -40,6 +42,10 @@ from ctrfs.tree.nodes import (
     path_in_container,
 )
 
+# With write=back, how many files may wait to be sent before a close waits, too: a restart has to
+# read them all, and each costs a KiB of memory.
+WAITING_FILES_MAX: Final = 10_000
+
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +63,49 @@ class Saver:
         self._recorder = recorder
         self._deleter = deleter
         self.doubts = doubts
+
+    async def acknowledge(self, file: File) -> None:
+        """Return once a close of ``file`` may succeed: with write=through what ``save`` does.
+
+        With write=back once the journal has the bytes; they are sent a moment later. Where the
+        disk refuses that, or too much is waiting already, the service gets them now.
+
+        Raises as ``save``.
+        """
+        if self._must_send(file):
+            await self.save(file)
+            return
+        if not file.is_claimed or file.is_removed or self._recorder.is_recorded(file):
+            return
+        async with self._parts.file_locks.hold(file.inode):
+            await self._keep_locked(file)
+
+    async def _keep_locked(self, file: File) -> None:
+        """Record a file that is going to be sent; send it where the disk refuses."""
+        open_file = self._parts.store.get(file.inode)
+        if open_file is None or not file.is_claimed or file.is_removed:
+            return
+        if open_file.state is FileState.CLEAN:
+            file.is_claimed = False
+            return
+        try:
+            await self._recorder.keep(file, open_file)
+        except LocalDiskError as error:
+            log.warning("inode %d is sent at once: %s", file.inode, error)
+            await self.save_locked(file)
+        else:
+            self._recorder.on_kept(file.inode)
+
+    def _must_send(self, file: File) -> bool:
+        """Tell whether a close has to wait for more than the journal."""
+        return (
+            self._parts.config.write_mode is WriteMode.THROUGH
+            or file.is_local_only
+            or file.owner.is_gone
+            or file.owner.container.is_expired
+            or self._parts.store.is_crowded
+            or self._recorder.recorded_count >= WAITING_FILES_MAX
+        )
 
     async def save(self, file: File) -> None:
         """Return once the service (or, for local-only names, this disk) has the bytes.
@@ -189,7 +238,8 @@ class Saver:
                     self._recorder.settle(file)
                     return
                 await self.doubts.settle(file, digest=outgoing.digest)
-                await self._recorder.intend(file, open_file, digest=outgoing.digest)
+                if not self._recorder.is_intended(file, digest=outgoing.digest):
+                    await self._recorder.intend(file, open_file, digest=outgoing.digest)
                 reached("save.intended")
                 digest = outgoing.digest
                 stored = await self.upload_to(
@@ -303,7 +353,8 @@ class Saver:
             )
 
         try:
-            return await self._parts.namespace.when_ready(container_id, send)
+            async with self._parts.stored_paths.hold(*(f"{container_id} {path}" for path in paths)):
+                return await self._parts.namespace.when_ready(container_id, send)
         except (RemoteNotFoundError, ContainerExpiredError) as error:
             raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
 

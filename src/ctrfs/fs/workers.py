@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctrfs.config import WriteMode
 from ctrfs.fs.creating import Creator
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.discarding import Discarder
@@ -13,11 +14,13 @@ from ctrfs.fs.holding import Holder
 from ctrfs.fs.moving import Mover
 from ctrfs.fs.moving_folders import FolderMover
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.postponing import PostponedDeletes
 from ctrfs.fs.recording import Recorder
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.restoring import Finisher, Restorer
 from ctrfs.fs.retrying import BackgroundRetries
 from ctrfs.fs.saving import Saver
+from ctrfs.fs.syncing import Syncer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,8 @@ class Workers:
     creator: Creator
     discarder: Discarder
     drainer: Drainer
+    syncer: Syncer
+    postponed: PostponedDeletes
     retries: BackgroundRetries
     restorer: Restorer
 
@@ -42,9 +47,19 @@ class Workers:
         recorder = Recorder(parts)
         holder = Holder(parts)
         deleter = Deleter(parts, recorder)
+        postponed = PostponedDeletes(parts, recorder=recorder, deleter=deleter)
+        if parts.config.write_mode is WriteMode.BACK:
+            deleter.put_off = postponed.add
         doubts = Doubts(parts, deleter)
         saver = Saver(parts, recorder=recorder, deleter=deleter, doubts=doubts)
-        remover = Remover(parts, saver=saver, recorder=recorder, deleter=deleter, doubts=doubts)
+        remover = Remover(
+            parts,
+            saver=saver,
+            recorder=recorder,
+            deleter=deleter,
+            doubts=doubts,
+            postponed=postponed,
+        )
         mover = Mover(
             parts, saver=saver, remover=remover, holder=holder, recorder=recorder, deleter=deleter
         )
@@ -65,7 +80,13 @@ class Workers:
             ),
             creator=Creator(parts),
             discarder=Discarder(parts, remover),
-            drainer=Drainer(parts, saver=saver, recorder=recorder, deleter=deleter),
+            drainer=Drainer(
+                parts, saver=saver, recorder=recorder, deleter=deleter, postponed=postponed
+            ),
+            syncer=Syncer(
+                parts, saver=saver, recorder=recorder, deleter=deleter, postponed=postponed
+            ),
+            postponed=postponed,
             retries=retries,
             restorer=Restorer(parts, on_restored=retries.begin),
         )

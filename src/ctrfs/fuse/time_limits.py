@@ -22,9 +22,21 @@ from ctrfs.errors import RemoteStalledError
 GRACE_S: Final = 5.0
 
 # What may wait for file bytes to come or to go; ``open`` where it cuts a file that is just
-# being sent, or where only a download tells the length.
+# being sent, or where only a download tells the length; ``fsyncdir`` for all of a directory.
 _MOVING_BYTES: Final = frozenset(
-    {"open", "read", "write", "setattr", "flush", "fsync", "release", "unlink", "rename", "mknod"}
+    {
+        "open",
+        "read",
+        "write",
+        "setattr",
+        "flush",
+        "fsync",
+        "fsyncdir",
+        "release",
+        "unlink",
+        "rename",
+        "mknod",
+    }
 )
 
 

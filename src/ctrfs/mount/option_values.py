@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from ctrfs.config import DEFAULT_LOCAL_ONLY
+from ctrfs.config import DEFAULT_LOCAL_ONLY, WriteMode
 from ctrfs.units import duration_s_from_text, size_bytes_from_text
 
 _SIZE_BYTES_MAX: Final = 2**63 - 1
@@ -174,11 +174,9 @@ def local_only_patterns(text: str) -> tuple[str, ...]:
     return (*(DEFAULT_LOCAL_ONLY if text.startswith("+") else ()), *patterns)
 
 
-def write_mode(text: str) -> str:
-    """Return when written bytes are sent; only ``through`` (at close) exists so far."""
-    if text == "back":
-        raise ValueError("write=back is not available yet; write=through is what happens")
-    return one_of(["through"])(text)
+def write_mode(text: str) -> WriteMode:
+    """Return when a close of changed bytes returns."""
+    return WriteMode(one_of([mode.value for mode in WriteMode])(text))
 
 
 def _check_expression(text: str) -> None:

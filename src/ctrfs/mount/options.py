@@ -69,7 +69,7 @@ _VALUES: Final = frozenset(
         "max_file_size", "max_open_files", "max_stale", "memory_limit",
         "metadata_timeout", "network_policy",
         "rename_dir_limit", "retries", "rps", "slashes", "spool_size", "stall_timeout", "state_dir",
-        "transfer_timeout", "ttl", "uid", "umask", "write",
+        "transfer_timeout", "ttl", "uid", "umask", "write", "write_delay",
     }
 )  # fmt: skip
 _KEY_OPTIONS: Final = frozenset(
@@ -84,6 +84,8 @@ _METADATA_TIMEOUT_S: Final = (1.0, 3600.0)
 _STALL_TIMEOUT_S: Final = (1.0, 3600.0)
 _TRANSFER_TIMEOUT_S: Final = (1.0, 7 * 86400.0)
 _CONNECT_TIMEOUT_S: Final = (0.1, 120.0)
+# Longer, and people would miss for minutes what they have just saved.
+_WRITE_DELAY_S: Final = (0.0, 300.0)
 _DRAIN_TIMEOUT_S: Final = (0.1, 86400.0)
 _REFUSED: Final = {"remount": "a mount cannot be changed; unmount it and mount it again"}
 
@@ -138,7 +140,6 @@ def parse_options(texts: Iterable[str], *, uid: int, gid: int, umask: int) -> Mo
     for text in texts:
         for option in parts_of(text, separator=","):
             said.hear(option)
-    said.read("write", write_mode, "through")
     return MountOptions(
         api=_api(said),
         tree=_tree(said),
@@ -298,6 +299,8 @@ def _files(said: _Said, usual: FileSystemConfig) -> FileSystemConfig:
         file_mode=said.read("file_mode", permissions, usual.file_mode),
         directory_mode=said.read("dir_mode", permissions, usual.directory_mode),
         read_only=said.has("ro"),
+        write_mode=said.read("write", write_mode, usual.write_mode),
+        write_delay_s=said.read("write_delay", waiting_s(*_WRITE_DELAY_S), usual.write_delay_s),
         local_only=said.read("local_only", local_only_patterns, usual.local_only),
         rename_dir_limit=said.read(
             "rename_dir_limit", whole_number(0, _COUNT_MAX), usual.rename_dir_limit

@@ -36,8 +36,11 @@ class CrashError(BaseException):
 class Crasher:
     """Ends a mount at a failpoint: what its end still does reaches neither service nor disk."""
 
-    def __init__(self, service: InProcessService, state: Path) -> None:
+    def __init__(
+        self, service: InProcessService, state: Path, settings: Settings | None = None
+    ) -> None:
         self._service = service
+        self._settings = settings
         self._state = state
         self._snapshot = state.with_name("snapshot")
 
@@ -55,7 +58,7 @@ class Crasher:
 
         failpoints.install(listener)
         try:
-            async with mounted(self._service, self._state) as mount:
+            async with mounted(self._service, self._state, self._settings) as mount:
                 await work(mount)
         except BaseExceptionGroup as group:
             if group.subgroup(CrashError) is None:
