@@ -6,7 +6,7 @@ Connections are the business of ``session``, repetition of ``retry``, failures o
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeVar
 
@@ -104,7 +104,9 @@ class ContainersClient(ContainersApi):
         return self._session.health
 
     @override
-    async def list_containers(self, *, name: str | None = None) -> Listing[Container]:
+    async def list_containers(
+        self, *, name: str | None = None, marks: Sequence[str] = ()
+    ) -> Listing[Container]:
         """Return all containers, expired ones too, oldest first; one request per 100.
 
         Raises:
@@ -116,7 +118,9 @@ class ContainersClient(ContainersApi):
 
         filters = () if name is None else (("name", name),)
         try:
-            return await self._list("list containers", (_CONTAINERS,), page_from, filters=filters)
+            return await self._list(
+                "list containers", (_CONTAINERS,), page_from, filters=filters, marks=marks
+            )
         except errors.RemoteNotFoundError as error:
             raise _endpoint_missing(error) from error
 
@@ -159,11 +163,14 @@ class ContainersClient(ContainersApi):
         )
 
     @override
-    async def list_files(self, container_id: ContainerId) -> Listing[ContainerFile]:
+    async def list_files(
+        self, container_id: ContainerId, *, marks: Sequence[str] = ()
+    ) -> Listing[ContainerFile]:
         def page_from(body: bytes) -> Page[ContainerFile]:
             return self._decoder.file_page(body, container_id, limit=PAGE_LIMIT)
 
-        return await self._list("list files", (_CONTAINERS, container_id, _FILES), page_from)
+        segments = (_CONTAINERS, container_id, _FILES)
+        return await self._list("list files", segments, page_from, marks=marks)
 
     @override
     async def retrieve_file(self, container_id: ContainerId, file_id: FileId) -> ContainerFile:
@@ -247,6 +254,7 @@ class ContainersClient(ContainersApi):
         page_from: Callable[[bytes], Page[ModelT]],
         *,
         filters: tuple[tuple[str, str], ...] = (),
+        marks: Sequence[str] = (),
     ) -> Listing[ModelT]:
         async def fetch_page(cursor: str | None) -> Page[ModelT]:
             query = (("limit", str(PAGE_LIMIT)), ("order", "asc"), *filters)
@@ -258,7 +266,7 @@ class ContainersClient(ContainersApi):
         # Each page has the deadline of its own request; the walk as a whole may take as long
         # as a transfer, for 5,000 files are 50 requests of a second.
         with trio.move_on_after(self._config.transfer_timeout_s):
-            return await walk(fetch_page, pages_max=self._config.pages_max)
+            return await walk(fetch_page, pages_max=self._config.pages_max, marks=marks)
         raise errors.RemoteUnavailableError(
             f"a listing did not end within {self._config.transfer_timeout_s:.0f} s"
         )

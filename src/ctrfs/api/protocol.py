@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -66,8 +66,14 @@ class ContainersApi(Protocol):
         """How the service does, as far as earlier calls have shown; asks nothing."""
         return ServiceHealth()
 
-    async def list_containers(self, *, name: str | None = None) -> Listing[Container]:
-        """Return all containers, expired ones too, oldest first; one request per 100."""
+    async def list_containers(
+        self, *, name: str | None = None, marks: Sequence[str] = ()
+    ) -> Listing[Container]:
+        """Return all containers, expired ones too, oldest first; one request per 100.
+
+        ``marks`` are ids of an earlier answer (``paging.marks_among``): with them, the pages
+        are asked for at once instead of one after another. They change nothing else.
+        """
 
     async def create_container(self, request: ContainerRequest) -> Container:
         """Create a container; it may answer 404 for some seconds after."""
@@ -82,8 +88,13 @@ class ContainersApi(Protocol):
             RemoteProtocolError: The service answered without confirming the deletion.
         """
 
-    async def list_files(self, container_id: ContainerId) -> Listing[ContainerFile]:
-        """Return all files of a container, oldest first; one request per 100."""
+    async def list_files(
+        self, container_id: ContainerId, *, marks: Sequence[str] = ()
+    ) -> Listing[ContainerFile]:
+        """Return all files of a container, oldest first; one request per 100.
+
+        ``marks`` as in ``list_containers``.
+        """
 
     async def retrieve_file(self, container_id: ContainerId, file_id: FileId) -> ContainerFile:
         """Return the current facts of one file."""

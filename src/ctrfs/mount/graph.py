@@ -36,6 +36,7 @@ from ctrfs.fs.local_only import LocalOnlyNames
 from ctrfs.fs.parts import Parts
 from ctrfs.tree.container_tree import Change
 from ctrfs.tree.entries import EntryTree
+from ctrfs.tree.marks import ContainerMarks
 from ctrfs.tree.namespace import Namespace
 from ctrfs.tree.naming import NamingRules
 from ctrfs.tree.nodes import File, InodeNumber
@@ -128,6 +129,7 @@ def build_floors(
         clock=clock,
         config=config.tree,
         tree=tree,
+        marks=ContainerMarks(facts),
         nursery=nursery,
         on_changes=caches.on_changes,
     )

@@ -20,6 +20,7 @@ from ctrfs.api.models import (
     Listing,
     RejectedRow,
 )
+from ctrfs.api.paging import marks_among
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import TreeConfig
@@ -32,6 +33,7 @@ from ctrfs.errors import (
 from ctrfs.tree.container_tree import Change
 from ctrfs.tree.entries import EntryTree
 from ctrfs.tree.listings import ROOT_LISTING, ListingCache, ListingKey
+from ctrfs.tree.marks import ContainerMarks
 from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Node, Parent, Root, owner_of
 from ctrfs.tree.own_writes import OwnWrites
 
@@ -51,18 +53,20 @@ REJECTED_KEPT: Final = 200
 class Namespace:
     """The entries and the freshness of what is known about them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # it is where the floors above and below meet
         self,
         api: ContainersApi,
         *,
         clock: Clock,
         config: TreeConfig,
         tree: EntryTree,
+        marks: ContainerMarks,
         nursery: trio.Nursery,
         on_changes: Callable[[Sequence[Change]], None],
     ) -> None:
         """Fetches run in ``nursery``; ``on_changes`` is told what listings have changed."""
         self._api = api
+        self._marks = marks
         self._clock = clock
         self._config = config
         self._on_changes = on_changes
@@ -265,7 +269,8 @@ class Namespace:
 
     async def _fetch_containers(self) -> None:
         started_s = self._clock.monotonic_s()
-        listing = await self._api.list_containers()
+        listing = await self._api.list_containers(marks=self._marks.known())
+        self._marks.learn(listing.items)
         doubtful = self._own_containers.doubtful(listing.items, started_s=started_s)
         gone = await self._gone(doubtful, lambda row: self._api.retrieve_container(row.id))
         rows = self._own_containers.fold(
@@ -281,7 +286,8 @@ class Namespace:
             return
         started_s = self._clock.monotonic_s()
         try:
-            listing = await self._list_believably(container_id)
+            marks = marks_among(self.tree.listed_ids(owner))
+            listing = await self._list_believably(container_id, marks)
         except (RemoteNotFoundError, ContainerExpiredError) as error:
             self._lost(owner)
             raise NoSuchEntryError(f"container {container_id} is gone: {error}") from error
@@ -296,7 +302,9 @@ class Namespace:
         rejected = self.tree.apply_files(owner, rows)
         self._rejected[container_id] = [*listing.rejected, *rejected][:REJECTED_KEPT]
 
-    async def _list_believably(self, container_id: ContainerId) -> Listing[ContainerFile]:
+    async def _list_believably(
+        self, container_id: ContainerId, marks: Sequence[str]
+    ) -> Listing[ContainerFile]:
         """Fetch a listing; a container is gone only if the service says so twice.
 
         Raises:
@@ -305,7 +313,7 @@ class Namespace:
         """
 
         async def fetch() -> Listing[ContainerFile]:
-            return await self._api.list_files(container_id)
+            return await self._api.list_files(container_id, marks=marks)
 
         try:
             return await self.when_ready(container_id, fetch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -156,7 +156,9 @@ class FakeService(ContainersApi):
         return answer
 
     @override
-    async def list_files(self, container_id: ContainerId) -> Listing[ContainerFile]:
+    async def list_files(
+        self, container_id: ContainerId, *, marks: Sequence[str] = ()
+    ) -> Listing[ContainerFile]:
         await trio.lowlevel.checkpoint()
         self.looks_at_s.append(trio.current_time())
         answer = self.listings.pop(0) if len(self.listings) > 1 else self.listings[0]
@@ -165,7 +167,9 @@ class FakeService(ContainersApi):
         return answer
 
     @override
-    async def list_containers(self, *, name: str | None = None) -> Listing[Container]:
+    async def list_containers(
+        self, *, name: str | None = None, marks: Sequence[str] = ()
+    ) -> Listing[Container]:
         _never()
 
     @override
