@@ -20,6 +20,7 @@ VOCABULARY = frozenset(
         "keyed_lock",
         "failpoints",
         "deadlines",
+        "errands",
         "ownership",
     }
 )

@@ -7,6 +7,9 @@ that were refused of late, so that the odd 503 costs little, and a wall of them 
 Source: RFC 5681 (slow start and after), RFC 8257, 3.3 (shrinking by share), RFC 7661 (no growth
 of a limit that is not used), 2026-11.
 
+Errands (``ctrfs.errands``) come last: into places that are left over, and not at all where the
+service has too much to do.
+
 Nothing here runs by itself: who leaves lets the next one in.
 """
 
@@ -20,9 +23,10 @@ from typing import Final
 
 import trio
 
-from ctrfs import errors
+from ctrfs import errands, errors
 from ctrfs.api.failures import AttemptFailedError, Failure
 from ctrfs.clock import Clock
+from ctrfs.errands import Errand
 
 # The official clients set no limit; more than this at the start only wait in the service's own
 # queue, and fewer would make the first ``ls -R`` slower.
@@ -30,12 +34,19 @@ LIMIT_AT_START: Final = 16
 # So many requests without file bytes can always be under way: a directory can still be listed
 # while many large files are on their way, also when the limit has just shrunk below these.
 RESERVED: Final = 2
+# Errands leave so many places more: whoever asks for file bytes meanwhile need not wait for the
+# end of one.
+KEPT_FROM_ERRANDS: Final = 1
 # With one for file bytes and one without, none waits for the end of the other.
 LIMIT_MIN: Final = 2
 SHRINK_MOST: Final = 0.5
 # How much one answer counts for the share of refusals: one in ten settles near a tenth, a
 # round trip of 16 refusals makes it two thirds. Source: RFC 8257, 4.2.
 _SHARE_GAIN: Final = 1 / 16
+# What was learnt so long ago is as good as nothing. Else a mount with one program at a time,
+# which never uses all of a small limit, would keep it for good, and read nothing ahead.
+# Source: RFC 5681, 4.1 (restart after idling).
+FORGOTTEN_AFTER_S: Final = 60.0
 # Whoever asks for a longer pause gets asked again after this one.
 PAUSE_S_MAX: Final = 120.0
 _OVERLOAD: Final = frozenset({429, 503})
@@ -118,6 +129,7 @@ class Pacing:
             True: OrderedDict(),
             False: OrderedDict(),
         }
+        self._errands: OrderedDict[_Waiter, None] = OrderedDict()
         self._paused_until_s = -math.inf
         # All that is known at first is the next answer.
         self._share = 1.0
@@ -137,7 +149,7 @@ class Pacing:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for their turn."""
+        """How many requests wait for their turn, errands not counted."""
         return len(self._waiting[True]) + len(self._waiting[False])
 
     @property
@@ -154,10 +166,15 @@ class Pacing:
             deadline_s: When the call must have ended, on the monotonic clock.
 
         Raises:
-            AttemptFailedError: The service wants no request before the deadline.
+            AttemptFailedError: The service wants no request before the deadline, or no
+                errand now.
         """
         self._refuse_if_paused_beyond(deadline_s)
-        await self._enter(is_transfer=is_transfer)
+        errand = errands.unwanted()
+        if errand is None:
+            await self._enter(is_transfer=is_transfer)
+        else:
+            await self._enter_last(errand, is_transfer=is_transfer)
         try:
             slot = Slot(self, is_transfer=is_transfer)
             await self._wait_for_moment(deadline_s)
@@ -173,6 +190,8 @@ class Pacing:
         if is_success and (self._was_full or is_full):
             step = 1.0 if self._limit < self._grows_fast_below else 1.0 / self._limit
             self._limit = min(self._limit + step, float(self._limit_max))
+        if is_success and self._clock.monotonic_s() - self._shrunk_at_s >= FORGOTTEN_AFTER_S:
+            self._limit = max(self._limit, float(min(LIMIT_AT_START, self._limit_max)))
         # A request that began after the last look has made a whole round trip since.
         if slot.started_s >= self._round_started_s:
             self._round_started_s = self._clock.monotonic_s()
@@ -203,16 +222,49 @@ class Pacing:
         if self._is_admissible(is_transfer=is_transfer) and not self._waiting[is_transfer]:
             self._count(1, is_transfer=is_transfer)
             return
-        self._turns += 1
-        waiter = _Waiter(is_transfer=is_transfer, turn=self._turns)
+        waiter = self._new_waiter(is_transfer=is_transfer)
         self._waiting[is_transfer][waiter] = None
+        await self._wait_for_turn(waiter)
+
+    async def _enter_last(self, errand: Errand, *, is_transfer: bool) -> None:
+        if self.paused_s > 0 or self._places_for_errands() < 1:
+            raise AttemptFailedError(
+                Failure(
+                    error=errors.RemoteBusyError("the service has enough to do"),
+                    may_be_done=False,
+                    is_final=True,
+                )
+            )
+        if self._has_place_for_errand() and not self._errands:
+            self._count(1, is_transfer=is_transfer)
+            return
+        waiter = self._new_waiter(is_transfer=is_transfer)
+        self._errands[waiter] = None
+        errand.on_wanted = lambda: self._promote(waiter)
+        await self._wait_for_turn(waiter)
+
+    def _promote(self, waiter: _Waiter) -> None:
+        """Let an errand that somebody waits for by now take its place at the end of the queue."""
+        if waiter in self._errands:
+            del self._errands[waiter]
+            self._turns += 1
+            waiter.turn = self._turns
+            self._waiting[waiter.is_transfer][waiter] = None
+            self._let_in()
+
+    def _new_waiter(self, *, is_transfer: bool) -> _Waiter:
+        self._turns += 1
+        return _Waiter(is_transfer=is_transfer, turn=self._turns)
+
+    async def _wait_for_turn(self, waiter: _Waiter) -> None:
         try:
             await waiter.woken.wait()
         except BaseException:
             if waiter.is_let_in:
-                self._leave(is_transfer=is_transfer)
+                self._leave(is_transfer=waiter.is_transfer)
             else:
-                del self._waiting[is_transfer][waiter]
+                self._waiting[waiter.is_transfer].pop(waiter, None)
+                self._errands.pop(waiter, None)
             raise
 
     def _leave(self, *, is_transfer: bool) -> None:
@@ -229,9 +281,14 @@ class Pacing:
     def _let_in(self) -> None:
         while (waiter := self._next()) is not None:
             del self._waiting[waiter.is_transfer][waiter]
-            waiter.is_let_in = True
-            self._count(1, is_transfer=waiter.is_transfer)
-            waiter.woken.set()
+            self._wake(waiter)
+        while self._errands and self._has_place_for_errand():
+            self._wake(self._errands.popitem(last=False)[0])
+
+    def _wake(self, waiter: _Waiter) -> None:
+        waiter.is_let_in = True
+        self._count(1, is_transfer=waiter.is_transfer)
+        waiter.woken.set()
 
     def _next(self) -> _Waiter | None:
         """Return who has waited longest of those that may come in."""
@@ -247,6 +304,15 @@ class Pacing:
             transfers_max = max(1, self.limit - self._reserved)
             return self._transfers < transfers_max and self.under_way < self.limit
         return self.under_way < self.limit or self._others < self._reserved
+
+    def _places_for_errands(self) -> int:
+        return self.limit - self._reserved - KEPT_FROM_ERRANDS
+
+    def _has_place_for_errand(self) -> bool:
+        is_busy = self.waiting > 0 or self.paused_s > 0
+        if is_busy or self.under_way >= self._places_for_errands():
+            return False
+        return self._rate is None or self._rate.has_plenty(self._clock.monotonic_s())
 
     async def _wait_for_moment(self, deadline_s: float) -> None:
         """Wait until the rate and the last pause allow a request."""
@@ -276,6 +342,10 @@ class _Rate:
         self._interval_s = 1.0 / rps
         self._burst_s = max(1.0, rps) * self._interval_s
         self._full_s = -math.inf
+
+    def has_plenty(self, now_s: float) -> bool:
+        """Tell whether more than half of what may come at once is left."""
+        return self._full_s - now_s < self._burst_s / 2
 
     def reserve(self, now_s: float) -> float:
         """Take the next place; return in how many seconds it is."""

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from ctrfs import deadlines, errors
+from ctrfs import deadlines, errands, errors
 from ctrfs.api.failures import AttemptFailedError, Failure
 from ctrfs.clock import Clock
 from ctrfs.units import NS_PER_S
@@ -224,7 +224,7 @@ class Retrier:
                 wall_s=self._clock.wall_ns() / NS_PER_S,
                 random=self._random(),
             )
-            if wait_s is None:
+            if wait_s is None or errands.unwanted() is not None:
                 raise _final_error(failure, plan.repeat) from failure.cause
             await trio.sleep(wait_s)
             retries += 1
