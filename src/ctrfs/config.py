@@ -143,6 +143,21 @@ class ContentConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadAheadConfig:
+    """How much is fetched before it is asked for, once a program walks over files or folders."""
+
+    files_max: int = 64
+    """Files at most, and listings; 0 for nothing at all. Some 13 requests are under way at once:
+    four times that keeps them busy while a program opens what has come."""
+    bytes_max: int = 32 * MIB
+    """Of all files that wait to be opened."""
+    file_bytes_max: int = 4 * MIB
+    """Of one file: what takes longer to come than to be asked for gains next to nothing."""
+    idle_s: float = 10.0
+    """After so many seconds without an open of what was expected a walk has stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerDefaults:
     """What ``mkdir`` in the root asks of the service for the new container."""
 
@@ -187,4 +202,5 @@ class FileSystemConfig:
     local_only: tuple[str, ...] = DEFAULT_LOCAL_ONLY
     rename_dir_limit: int = 1000
     open_files_max: int = 4096
+    read_ahead: ReadAheadConfig = field(default_factory=ReadAheadConfig)
     defaults: ContainerDefaults = field(default_factory=ContainerDefaults)

@@ -1,7 +1,7 @@
 """Requests that are made before anybody asks for their answer: reading ahead.
 
 They come behind all others: ``api.pacing`` lets one in only where a place is left over, and
-``api.retry`` does not repeat one. As soon as somebody waits for the answer (``want``), the
+``api.retry`` does not repeat one. As soon as somebody waits for the answer (``joined``), the
 request is one like any other. What is on an errand says so by a context variable, so that the
 floors between need no argument for it; tasks that are started inside inherit it.
 """
@@ -49,6 +49,12 @@ def on(errand: Errand) -> Iterator[None]:
         yield
     finally:
         _ERRAND.reset(token)
+
+
+def joined(errand: Errand | None) -> None:
+    """Take note that the caller waits for what was begun on ``errand``, unless on one itself."""
+    if errand is not None and unwanted() is None:
+        errand.want()
 
 
 def unwanted() -> Errand | None:

@@ -224,6 +224,8 @@ class Retrier:
                 wall_s=self._clock.wall_ns() / NS_PER_S,
                 random=self._random(),
             )
+            # Not async on purpose, up to the end of a shared fetch: nobody joins one that fails
+            # because it was an errand.
             if wait_s is None or errands.unwanted() is not None:
                 raise _final_error(failure, plan.repeat) from failure.cause
             await trio.sleep(wait_s)

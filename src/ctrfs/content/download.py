@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from ctrfs import errands
 from ctrfs.api.protocol import ContainersApi, ContentStream
 from ctrfs.config import ContentConfig
 from ctrfs.content.identity import ContentIdentity, new_hasher
@@ -146,6 +147,7 @@ class Download:
             if began_s - stalled_s < FAILURE_LASTS_S and received == self._received:
                 raise self._stall_error()
         flight = self._flight or self._take_off()
+        errands.joined(flight.errand)
         end_s = began_s + self._config.transfer_timeout_s
         # Whoever comes to a download that already crawls waits as long as all others.
         patient_until_s = began_s + self._config.stall_timeout_s
@@ -358,11 +360,13 @@ class _Flight:
         error: Why it ended without all bytes, once ``is_over``.
         waits_for_turn: Whether its first request is still behind others.
         turn_came_s: When that was sent, by trio's clock.
+        errand: What it was begun on, if not for a reader.
     """
 
     def __init__(self) -> None:
         self.waits_for_turn = True
         self.turn_came_s = -math.inf
+        self.errand = errands.unwanted()
         self.scope = trio.CancelScope()
         self.is_over = False
         self.error: CtrfsError = ShuttingDownError("the download was cancelled")

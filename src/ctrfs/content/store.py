@@ -87,6 +87,10 @@ class ContentStore:
         """Return the file of an inode, if somebody holds it or it is kept."""
         return self._files.get(inode)
 
+    def has(self, inode: InodeNumber, identity: ContentIdentity) -> bool:
+        """Tell whether somebody holds the file, or the cache has a copy of these bytes."""
+        return inode in self._files or identity.key in self._cache
+
     def open(self, inode: InodeNumber, identity: ContentIdentity) -> OpenFile:
         """Return the file of an inode with one reference more; sends nothing.
 

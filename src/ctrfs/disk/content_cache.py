@@ -39,6 +39,9 @@ class ContentCache:
     def __init__(self, bytes_max: int) -> None:
         self._files = _DeletingCache(bytes_max)
 
+    def __contains__(self, identity_key: Hashable) -> bool:
+        return identity_key in self._files
+
     @property
     def bytes_used(self) -> int:
         """How many bytes the cache counts, at least 4 KiB a file."""

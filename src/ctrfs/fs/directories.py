@@ -9,6 +9,7 @@ from ctrfs.fs.attributes import Attributes, DirectoryEntry
 from ctrfs.fs.control import CONTROL_INODE, ControlDirectory
 from ctrfs.fs.handles import DirectoryHandle, HandleNumber
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.read_ahead import ReadAhead
 from ctrfs.tree.nodes import Node, Parent
 
 _DOTS: Final = 2  # how many entries come before the named ones
@@ -21,11 +22,13 @@ class DirectoryReader:
         self,
         parts: Parts,
         control: ControlDirectory,
+        read_ahead: ReadAhead,
         *,
         attributes_of: Callable[[Node], Attributes],
     ) -> None:
         self._parts = parts
         self._control = control
+        self._read_ahead = read_ahead
         self._attributes_of = attributes_of
 
     async def open(self, directory: Parent | None) -> HandleNumber:
@@ -38,7 +41,9 @@ class DirectoryReader:
         """
         self._parts.handles.check_room()
         if directory is not None:
+            self._read_ahead.entering(directory)
             await self._parts.namespace.children(directory)
+            self._read_ahead.reading_names(directory)
         return self._parts.handles.add(DirectoryHandle(parent=directory))
 
     def read(self, handle: HandleNumber, cookie: int) -> Iterator[DirectoryEntry]:

@@ -68,6 +68,7 @@ class FileSystem:
         restorer: Brings back what earlier mounts have left.
         retries: Sends what is kept here, and tries again what has failed.
         postponed: Makes the deletions that are put off.
+        read_ahead: Fetches what a walk comes to next.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class FileSystem:
         self._attributes_timeout_s = attributes_timeout_s
         self._control = control
         self.describer = Describer(parts)
-        self._reader = DirectoryReader(parts, control, attributes_of=self._attributes)
         workers = Workers.build(parts)
+        self._reader = DirectoryReader(
+            parts, control, workers.read_ahead, attributes_of=self._attributes
+        )
         self._recorder = workers.recorder
         self._saver = workers.saver
         self._remover = workers.remover
@@ -108,12 +111,14 @@ class FileSystem:
             parts,
             workers.saver,
             workers.holder,
+            workers.read_ahead,
             on_pages_stale=on_pages_stale,
             holds_open=holds_open,
         )
         self._extended = ExtendedAttributes(parts, workers.discarder)
         self.retries = workers.retries
         self.postponed = workers.postponed
+        self.read_ahead = workers.read_ahead
         self.restorer = workers.restorer
 
     # -- names and attributes --------------------------------------------------------------
@@ -128,6 +133,8 @@ class FileSystem:
         if parent == CONTROL_INODE:
             return self._control.attributes(self._control.inode_of(name))
         directory = self._directory(parent)
+        if not self._parts.namespace.is_listed(directory):
+            self.read_ahead.entering(directory)
         node = await self._parts.namespace.child(directory, name)
         if node is None:
             self._parts.tree.note_denied(directory, name)

@@ -12,6 +12,7 @@ from ctrfs.fs.attributes import OpenFlags
 from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.read_ahead import ReadAhead
 from ctrfs.fs.saving import Saver
 from ctrfs.tree.nodes import File, InodeNumber, path_from_root
 
@@ -26,6 +27,7 @@ class Files:
         parts: Parts,
         saver: Saver,
         holder: Holder,
+        read_ahead: ReadAhead,
         *,
         on_pages_stale: Callable[[InodeNumber], None],
         holds_open: Callable[[int, bytes], bool],
@@ -33,6 +35,7 @@ class Files:
         self._parts = parts
         self._saver = saver
         self._holder = holder
+        self._read_ahead = read_ahead
         self._on_pages_stale = on_pages_stale
         self._holds_open = holds_open
 
@@ -63,6 +66,8 @@ class Files:
             raise
         opened = FileHandle(file=file, open_file=open_file, flags=flags, opener_pid=opener_pid)
         handle = self._parts.handles.add(opened)
+        if not flags.can_write:
+            self._read_ahead.opened(file)
         return OpenedFile(handle=handle, direct_io=is_length_new, keep_cache=True)
 
     def open_new(
@@ -82,6 +87,8 @@ class Files:
         opened = self._parts.handles.opened(handle)
         if isinstance(opened, ControlHandle):
             return opened.text[offset : offset + size]
+        if offset == 0:
+            self._read_ahead.reading(opened.file, is_here=opened.open_file.is_complete)
         try:
             with self._parts.failures.noting(opened.file.inode):
                 return await opened.open_file.read(offset, size)

@@ -15,6 +15,7 @@ from ctrfs.fs.moving import Mover
 from ctrfs.fs.moving_folders import FolderMover
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.postponing import PostponedDeletes
+from ctrfs.fs.read_ahead import ReadAhead
 from ctrfs.fs.recording import Recorder
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.restoring import Finisher, Restorer
@@ -40,6 +41,7 @@ class Workers:
     postponed: PostponedDeletes
     retries: BackgroundRetries
     restorer: Restorer
+    read_ahead: ReadAhead
 
     @classmethod
     def build(cls, parts: Parts) -> Workers:
@@ -89,4 +91,5 @@ class Workers:
             postponed=postponed,
             retries=retries,
             restorer=Restorer(parts, on_restored=retries.begin),
+            read_ahead=ReadAhead(parts),
         )

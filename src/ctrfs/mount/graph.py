@@ -90,6 +90,7 @@ class Floors:
         await nursery.start(self.store.run)
         await self.namespace.start(only=only)
         await nursery.start(self.file_system.postponed.run)
+        await nursery.start(self.file_system.read_ahead.run)
         await nursery.start(self.file_system.retries.run)
         self.file_system.retries.begin()
 

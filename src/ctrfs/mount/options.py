@@ -17,6 +17,7 @@ from ctrfs.config import (
     ContainerDefaults,
     ContentConfig,
     FileSystemConfig,
+    ReadAheadConfig,
     SlashMode,
     TreeConfig,
 )
@@ -67,7 +68,7 @@ _VALUES: Final = frozenset(
         "base_url", "cache_size", "connect_timeout", "dir_mode", "drain_timeout", "expired", "expires_after",
         "file_mode", "gid", "key_command", "key_file", "local_only", "log_file", "log_level", "max_connections",
         "max_file_size", "max_open_files", "max_stale", "memory_limit",
-        "metadata_timeout", "network_policy",
+        "metadata_timeout", "network_policy", "read_ahead_files", "read_ahead_size",
         "rename_dir_limit", "retries", "rps", "slashes", "spool_size", "stall_timeout", "state_dir",
         "transfer_timeout", "ttl", "uid", "umask", "write", "write_delay",
     }
@@ -95,6 +96,8 @@ _COUNT_MAX: Final = 2**31 - 1
 # More than this is a mistake in writing, not a wish: 10 retries wait minutes.
 _RETRIES_MAX: Final = 10
 _CONNECTIONS_MAX: Final = 256
+# Each holds a descriptor until it is opened.
+_READ_AHEAD_FILES_MAX: Final = 1024
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -308,11 +311,24 @@ def _files(said: _Said, usual: FileSystemConfig) -> FileSystemConfig:
         open_files_max=said.read(
             "max_open_files", whole_number(1, _COUNT_MAX), usual.open_files_max
         ),
+        read_ahead=_read_ahead(said),
         defaults=ContainerDefaults(
             memory_limit=said.read("memory_limit", memory_limit, None),
             expires_after_minutes=said.read("expires_after", expiry_minutes, None),
             network_policy=said.read("network_policy", network_policy, None),
         ),
+    )
+
+
+def _read_ahead(said: _Said) -> ReadAheadConfig:
+    usual = ReadAheadConfig()
+    bytes_max = said.read("read_ahead_size", size_bytes, usual.bytes_max)
+    return ReadAheadConfig(
+        files_max=said.read(
+            "read_ahead_files", whole_number(0, _READ_AHEAD_FILES_MAX), usual.files_max
+        ),
+        bytes_max=bytes_max,
+        file_bytes_max=min(usual.file_bytes_max, bytes_max),
     )
 
 

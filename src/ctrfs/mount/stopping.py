@@ -58,6 +58,7 @@ class Stopper:
     async def drain(self, floors: Floors) -> int:
         """Send what is unsent, within the deadline; return how many files are left."""
         unsent_files = floors.file_system.unsent_count()
+        floors.file_system.read_ahead.stop()
         self._draining.deadline = self._deadline_s or trio.current_time() + self._drain_timeout_s
         with self._draining:
             unsent_files = await floors.file_system.drain()

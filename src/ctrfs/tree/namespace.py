@@ -162,6 +162,22 @@ class Namespace:
         self._listings.forget(key)
         self._listings.refresh_behind(key)
 
+    @property
+    def ttl_s(self) -> float:
+        """How long a listing answers everything without a request."""
+        return self._config.ttl_s
+
+    def is_listed(self, node: Node) -> bool:
+        """Tell whether ``children`` of ``node`` would send nothing."""
+        return self._listings.is_fresh(self._key(node))
+
+    def list_behind(self, node: Node) -> None:
+        """Begin to fetch the listing of ``node``; ``children`` and ``child`` join that.
+
+        A failure is logged, and told to those who have joined.
+        """
+        self._listings.refresh_behind(self._key(node))
+
     def known_timeout_s(self, node: Node) -> float:
         """Return how long the kernel may believe in the name of ``node``."""
         parent = node.parent if not isinstance(node, Root) else node
