@@ -46,7 +46,11 @@ coverage: setup  ## branch coverage of the tests that run in process
 	$(RUN)coverage run -m pytest -q -m "not mounted"
 	$(RUN)coverage report
 
-.PHONY: soak crash conformance
+.PHONY: bench soak crash conformance
+bench: setup  ## ctrfs beside rclone, sshfs, s3fs and curl: RTT=0,20,real TASKS= PEERS= RUNS=3
+	scripts/bootstrap --bench
+	$(RUN)python -m scripts.bench --runs $(or $(RUNS),3) $(if $(RTT),--rtt $(RTT)) \
+		$(if $(TASKS),--tasks $(TASKS)) $(if $(PEERS),--peers $(PEERS))
 soak: setup  ## mixed load with failures for MINUTES (10): does all stay flat, is nothing lost
 	$(RUN)python -m scripts.soak --minutes $(or $(MINUTES),10)
 crash: setup  ## kill the daemon at every pass of every point, and KILLS (500) times at random

@@ -46,6 +46,11 @@ def default_data_directory() -> Path:
 @click.option("--control", is_flag=True, help="Offer the routes under /_control, for tests.")
 @click.option("--exit-with-stdin", is_flag=True, help="End when standard input ends.")
 @click.option(
+    "--no-sync",
+    is_flag=True,
+    help="Do not wait for the disk: faster, and a power cut loses the last changes.",
+)
+@click.option(
     "--slashes",
     type=click.Choice([each.value for each in Slashes]),
     default=Slashes.KEEP.value,
@@ -107,6 +112,7 @@ def serve(  # noqa: PLR0913  # one argument an option
     api_key: str | None,
     control: bool,
     exit_with_stdin: bool,
+    no_sync: bool,
     slashes: str,
     duplicates: str,
     ids: str,
@@ -148,6 +154,7 @@ def serve(  # noqa: PLR0913  # one argument an option
             ),
             has_control=control,
             ends_with_stdin=exit_with_stdin,
+            is_durable=not no_sync,
         )
         trio.run(_run, config)
     except ConfigError as error:

@@ -68,6 +68,8 @@ class ServeConfig:
     limits: WireLimits = field(default_factory=WireLimits)
     has_control: bool = False
     ends_with_stdin: bool = False
+    is_durable: bool = True
+    """Whether an acknowledged change survives a power cut."""
 
     def __post_init__(self) -> None:
         is_reachable = isinstance(self.address, TcpAddress) and not self.address.is_loopback
@@ -104,7 +106,7 @@ async def run_service(config: ServeConfig, *, on_ready: Callable[[str], None]) -
     Raises:
         ConfigError: The data directory or the address cannot be used.
     """
-    state = ServiceState(config.data)
+    state = ServiceState(config.data, is_durable=config.is_durable)
     try:
         service = Service(state=state, clock=SystemClock(), behaviour=config.behaviour)
         application = Application(service, api_key=config.api_key, has_control=config.has_control)

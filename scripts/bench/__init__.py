@@ -1,0 +1,1 @@
+"""How fast ctrfs is beside its peers; ``python -m scripts.bench --help``."""
