@@ -36,9 +36,12 @@ from tests.support.mounting import (
     why_mounts_are_impossible,
 )
 from tests.support.service import TEST_KEY, ServiceProcess
+from tests.support.write_modes import WRITE_MODES, options_of
 from typing_extensions import override
 from xdist.remote import Producer  # type: ignore[import-untyped]  # not marked as typed
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # as above
+
+from ctrfs.config import WriteMode
 
 MOUNTED_TIME_LIMIT_S: Final = 180
 # Before pytest-timeout ends the whole run: aborting a hung mount fails only its own test.
@@ -64,6 +67,15 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # untyped, see abo
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """Say who runs which test, where several do (``pytest -n``)."""
     return Scheduling(config, log)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try what is marked ``both_write_modes`` with both."""
+    if metafunc.definition.get_closest_marker("both_write_modes"):
+        assert "write_mode" in metafunc.fixturenames, "marked both_write_modes, but mounts nothing"
+        metafunc.parametrize(
+            "write_mode", WRITE_MODES, ids=lambda mode: f"write={mode.value}", indirect=True
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -165,7 +177,15 @@ def service() -> Iterator[ServiceProcess]:
 
 
 @pytest.fixture
-def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
+def write_mode(request: pytest.FixtureRequest) -> WriteMode:
+    """How the mounts of a test send what is saved; the marker ``both_write_modes`` chooses."""
+    mode = getattr(request, "param", WriteMode.THROUGH)
+    assert isinstance(mode, WriteMode)
+    return mode
+
+
+@pytest.fixture
+def make_mount(tmp_path: Path, write_mode: WriteMode) -> Iterator[MakeMount]:
     """Mounts of its own for one test."""
     numbers = itertools.count(1)
     mounts: list[Mount] = []
@@ -177,7 +197,8 @@ def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
         options: Sequence[str] = (),
     ) -> Mount:
         directory = tmp_path / f"mount{next(numbers)}"
-        mount = Mount(directory, service=service, source=source, options=options)
+        said = (*options_of(write_mode), *options)
+        mount = Mount(directory, service=service, source=source, options=said)
         mounts.append(mount)
         mount.start()
         return mount
@@ -193,21 +214,37 @@ def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
 
 
 @pytest.fixture(scope="session")
-def shared_mount(
+def shared_mounts(
     tmp_path_factory: pytest.TempPathFactory, kept: Kept
-) -> Iterator[SharedMount | None]:
+) -> Iterator[Callable[[WriteMode], SharedMount]]:
+    """The mounts of all tests that need none of their own, one for each way to send."""
+    made: dict[WriteMode, SharedMount] = {}
+    with ExitStack() as stack:
+
+        def shared(mode: WriteMode) -> SharedMount:
+            if mode not in made:
+                before = _descriptors()
+                service = stack.enter_context(ServiceProcess())
+                kept.pids.add(service.pid)
+                kept.descriptors |= _descriptors() - before
+                directory = tmp_path_factory.mktemp("shared")
+                made[mode] = SharedMount(service, directory, kept, options=options_of(mode))
+                stack.callback(made[mode].close)
+            return made[mode]
+
+        yield shared
+
+
+@pytest.fixture
+def shared_mount(
+    shared_mounts: Callable[[WriteMode], SharedMount], write_mode: WriteMode
+) -> SharedMount | None:
     """The mount of all tests that need none of their own; None where plain folders will do."""
     if IS_LOCAL:
-        yield None
-        return
-    before = _descriptors()
-    with ServiceProcess() as service:
-        kept.pids.add(service.pid)
-        kept.descriptors |= _descriptors() - before
-        mount = SharedMount(service, tmp_path_factory.mktemp("shared"), kept)
-        mount.alive()
-        yield mount
-        mount.close()
+        return None
+    shared = shared_mounts(write_mode)
+    shared.alive()
+    return shared
 
 
 @pytest.fixture

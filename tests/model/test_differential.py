@@ -16,6 +16,7 @@ from tests.model.steps import Player, Step, draw, shown
 from tests.support.mounting import MakeMount, SharedMount
 from tests.support.service import ServiceProcess
 from tests.support.trees import contents, id_of, stored
+from tests.support.write_modes import sync_directory
 
 SEEDS: Final = [int(s) for s in os.environ.get("CTRFS_DIFFERENTIAL_SEEDS", "1,2,3").split(",")]
 STEPS: Final = int(os.environ.get("CTRFS_DIFFERENTIAL_STEPS", "700"))
@@ -47,6 +48,7 @@ def _story(past: deque[Step], where: str) -> str:
     return "\n".join([where, *map(str, past)])
 
 
+@pytest.mark.both_write_modes
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_operations_have_the_outcomes_of_a_local_folder(
     shared_mount: SharedMount | None, place: Path, outside: Path, seed: int
@@ -54,10 +56,12 @@ def test_random_operations_have_the_outcomes_of_a_local_folder(
     play_both(place, outside, seed=seed, steps=STEPS)
 
     if shared_mount is not None:
+        sync_directory(place)
         assert stored(shared_mount.service, place.name) == contents(outside)
 
 
 @pytest.mark.mounted
+@pytest.mark.both_write_modes
 @pytest.mark.parametrize("options", [("cache_size=0", "ttl=0", "max_stale=0"), ("slashes=encode",)])
 def test_random_operations_need_no_cache_and_no_slashes(
     service: ServiceProcess, make_mount: MakeMount, outside: Path, options: tuple[str, ...]
@@ -65,10 +69,12 @@ def test_random_operations_need_no_cache_and_no_slashes(
     place = make_mount(service, options=options).point / "work"
     place.mkdir()
     play_both(place, outside, seed=SEEDS[0], steps=STEPS // 2)
+    sync_directory(place)
     assert len(service.files(id_of(service, "work"))) == len(contents(outside))
 
 
 @pytest.mark.mounted
+@pytest.mark.both_write_modes
 @pytest.mark.parametrize("seed", SEEDS[:2])
 def test_random_operations_survive_remounts(
     service: ServiceProcess, make_mount: MakeMount, outside: Path, seed: int

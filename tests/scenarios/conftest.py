@@ -10,6 +10,8 @@ from tests.scenarios.in_process import in_process_workplace
 from tests.scenarios.workplace import DirectoryWorkplace, Workplace
 from tests.support.mounting import IS_LOCAL
 
+from ctrfs.config import WriteMode
+
 MOUNTED = pytest.param("mounted", marks=[] if IS_LOCAL else [pytest.mark.mounted])
 
 
@@ -25,12 +27,14 @@ def folder(request: pytest.FixtureRequest) -> Path | None:
 
 
 @pytest.fixture
-async def workplace(folder: Path | None, tmp_path: Path) -> AsyncIterator[Workplace]:
+async def workplace(
+    folder: Path | None, write_mode: WriteMode, tmp_path: Path
+) -> AsyncIterator[Workplace]:
     """A directory to work in by system calls, mounted or in process."""
     if folder is not None:
         yield DirectoryWorkplace(folder)
         return
-    async with in_process_workplace(tmp_path) as place:
+    async with in_process_workplace(tmp_path, write_mode) as place:
         yield place
 
 

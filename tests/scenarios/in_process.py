@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from ctrfs.api.client import open_client
 from ctrfs.clock import SystemClock
-from ctrfs.config import ApiConfig, ContentConfig, FileSystemConfig, Secret, TreeConfig
+from ctrfs.config import ApiConfig, ContentConfig, FileSystemConfig, Secret, TreeConfig, WriteMode
 from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.errors import CtrfsError
 from ctrfs.fs.attributes import AttributeChanges, Attributes, EntryKind, NoEntry
@@ -36,9 +36,6 @@ from ctrfs.mount.graph import GraphConfig, KernelCaches, build_floors
 from ctrfs.tree.nodes import ROOT_INODE, InodeNumber
 
 PERMISSIONS = 0o644
-GRAPH = GraphConfig(
-    tree=TreeConfig(), content=ContentConfig(), files=FileSystemConfig(), source="openai:"
-)
 
 
 class InProcessWorkplace(Workplace):
@@ -82,6 +79,15 @@ class InProcessWorkplace(Workplace):
     async def remove_folder(self, path: str) -> None:
         with as_os_errors(path):
             await self._fs.rmdir(*await self._parent(path))
+
+    @override
+    async def sync_folder(self, path: str = "") -> None:
+        with as_os_errors(path):
+            handle = await self._fs.opendir((await self._walk(path)).inode)
+            try:
+                await self._fs.fsyncdir(handle)
+            finally:
+                self._fs.releasedir(handle)
 
     @override
     async def remove_file(self, path: str) -> None:
@@ -229,7 +235,9 @@ class _Handle(OpenWork):
 
 
 @asynccontextmanager
-async def in_process_workplace(directory: Path) -> AsyncIterator[InProcessWorkplace]:
+async def in_process_workplace(
+    directory: Path, mode: WriteMode
+) -> AsyncIterator[InProcessWorkplace]:
     """Provide a new container of a whole object graph, from the service up, without a kernel."""
     clock = SystemClock()
     with InProcessService(directory / "service") as service:
@@ -241,7 +249,12 @@ async def in_process_workplace(directory: Path) -> AsyncIterator[InProcessWorkpl
                     api,
                     state,
                     clock=clock,
-                    config=GRAPH,
+                    config=GraphConfig(
+                        tree=TreeConfig(),
+                        content=ContentConfig(),
+                        files=FileSystemConfig(write_mode=mode),
+                        source="openai:",
+                    ),
                     nursery=nursery,
                     caches=KernelCaches(
                         on_changes=lambda _changes: None, on_pages_stale=lambda _inode: None

@@ -6,8 +6,11 @@ import hashlib
 import sys
 from pathlib import Path
 
+import pytest
 from tests.scenarios.programs import attempt, need, run
 from tests.support.trees import contents, plant_tree
+
+pytestmark = pytest.mark.both_write_modes
 
 MAKEFILE = """\
 greet: main.o greeting.o

@@ -10,6 +10,8 @@ import pytest
 from tests.scenarios.programs import run
 from tests.support.trees import contents, plant_tree, walked
 
+pytestmark = pytest.mark.both_write_modes
+
 
 @pytest.fixture
 def tree(outside: Path) -> Path:

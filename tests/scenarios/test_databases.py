@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.scenarios.programs import run
 
+pytestmark = pytest.mark.both_write_modes
+
 ROWS = 300
 
 

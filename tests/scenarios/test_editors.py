@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.scenarios.programs import need, run, terminal
 from tests.support.trees import contents
+
+pytestmark = pytest.mark.both_write_modes
 
 
 def test_vim_in_ex_mode_edits_and_writes(place: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from tests.scenarios.programs import run
 from tests.support.trees import contents, plant_tree
 
+pytestmark = pytest.mark.both_write_modes
+
 
 def git(*words: str | Path, cwd: Path) -> str:
     return run("git", "-c", "init.defaultBranch=main", *words, cwd=cwd)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.scenarios.programs import run
 
+pytestmark = pytest.mark.both_write_modes
+
 NAMES = [
     b"with space",
     b" leading and trailing ",

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.scenarios.programs import run
 
+pytestmark = pytest.mark.both_write_modes
+
 PAGE = mmap.PAGESIZE
 
 

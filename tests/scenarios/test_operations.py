@@ -17,6 +17,8 @@ from tests.scenarios.workplace import (
     write_file,
 )
 
+pytestmark = pytest.mark.both_write_modes
+
 CREATE: Final = os.O_RDWR | os.O_CREAT
 
 
@@ -353,6 +355,7 @@ async def test_an_exchange_is_refused(mounted_container: Workplace) -> None:
 
 async def test_attributes_tell_what_the_service_knows(container: Workplace) -> None:
     await write_file(container, "a.txt", b"hello")
+    await container.sync_folder()
 
     assert (await container.attribute("a.txt", "user.ctrfs.id")).startswith(b"cfile_")
     assert (await container.attribute("a.txt", "user.ctrfs.path")).endswith(b"-a.txt")

@@ -10,9 +10,11 @@ from tests.scenarios.programs import attempt, run
 from tests.support.mounting import IS_LOCAL, SharedMount
 from tests.support.service import ServiceControl
 from tests.support.trees import contents, id_of, plant_tree, stored
+from tests.support.write_modes import sync_directory
 
 pytestmark = [
     pytest.mark.mounted,
+    pytest.mark.both_write_modes,
     pytest.mark.skipif(IS_LOCAL, reason="plain folders have no service"),
 ]
 
@@ -39,6 +41,7 @@ def test_a_tree_arrives_on_the_service_byte_for_byte(
     plant_tree(outside)
     run("cp", "-r", f"{outside}/.", place, cwd=outside)
 
+    sync_directory(place)
     assert stored(service, place.name) == contents(outside)
 
 
@@ -52,6 +55,7 @@ def test_changes_arrive_and_replaced_files_are_gone(place: Path, service: Servic
     (place / "renamed").rename(place / "new name")
     (place / "removed").unlink()
 
+    sync_directory(place)
     assert stored(service, place.name) == {
         "kept": b"kept",
         "changed": b"other and more",
@@ -76,6 +80,7 @@ def test_editors_leave_no_litter_on_the_service(
     (place / ".goutputstream-X7F2A0").rename(place / "c.txt")
     (place / ".DS_Store").write_bytes(b"x")
 
+    sync_directory(place)
     assert stored(service, place.name) == {
         "a.txt": b"four three\n",
         "b.txt": b"b",
@@ -90,6 +95,7 @@ def test_git_leaves_no_locks_and_temporaries_on_the_service(
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
         run("git", *command, cwd=place)
 
+    sync_directory(place)
     held = stored(service, place.name)
     assert held == contents(place)
     assert [name for name in held if name.endswith(".lock") or Path(name).match("tmp_*")] == []
@@ -196,8 +202,9 @@ def test_df_shows_space_that_programs_accept(place: Path) -> None:
 
 def test_getfattr_shows_what_the_service_knows(place: Path, service: ServiceControl) -> None:
     (place / "a.txt").write_bytes(b"hello")
-    listed = run("getfattr", "-d", "-m", "user.ctrfs.", "a.txt", cwd=place)
+    sync_directory(place)
     row = service.files(id_of(service, place.name))[0]
+    listed = run("getfattr", "-d", "-m", "user.ctrfs.", "a.txt", cwd=place)
 
     assert f'user.ctrfs.id="{row["id"]}"' in listed
     assert f'user.ctrfs.path="{row["path"]}"' in listed

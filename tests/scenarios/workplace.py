@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 import trio
+from tests.support.write_modes import sync_directory
 from typing_extensions import override
 
 P = ParamSpec("P")
@@ -61,6 +62,8 @@ class Workplace(Protocol):
     async def make_folder(self, path: str) -> None: ...
 
     async def remove_folder(self, path: str) -> None: ...
+
+    async def sync_folder(self, path: str = "") -> None: ...
 
     async def remove_file(self, path: str) -> None: ...
 
@@ -123,6 +126,10 @@ class DirectoryWorkplace(Workplace):
     @override
     async def remove_folder(self, path: str) -> None:
         await in_thread((self._top / path).rmdir)
+
+    @override
+    async def sync_folder(self, path: str = "") -> None:
+        await in_thread(sync_directory, self._top / path)
 
     @override
     async def remove_file(self, path: str) -> None:

@@ -199,6 +199,14 @@ class InProcessMount:
         """Have the listing of a directory fetched anew."""
         await self.fs.setxattr((await self.stat(path)).inode, b"user.ctrfs.refresh", b"1")
 
+    async def sync(self, path: str = "") -> None:
+        """Do what ``sync DIR`` does: have the service get all that is pending below."""
+        handle = await self.fs.opendir((await self.stat(path)).inode)
+        try:
+            await self.fs.fsyncdir(handle)
+        finally:
+            self.fs.releasedir(handle)
+
     def remember(self, inode: InodeNumber) -> None:
         """Count a lookup, as the kernel does for each entry that it is told of."""
         self.fs.remember(inode)

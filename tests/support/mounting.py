@@ -337,9 +337,11 @@ class Kept:
 class SharedMount:
     """The mount that independent tests share, made anew after a test that broke it."""
 
-    def __init__(self, service: ServiceProcess, directory: Path, kept: Kept) -> None:
+    def __init__(
+        self, service: ServiceProcess, directory: Path, kept: Kept, *, options: Sequence[str] = ()
+    ) -> None:
         self.service = service
-        self._mount = Mount(directory, service=service)
+        self._mount = Mount(directory, service=service, options=options)
         self._kept = kept
 
     def alive(self) -> Mount:
