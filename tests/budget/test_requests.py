@@ -7,62 +7,15 @@ Everything runs within one ttl; what a ttl's end adds is said there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.budget.counting import ONE_MOMENT, Budget
 from tests.scenarios.programs import need, run, terminal
-from tests.support.mounting import MakeMount, Mount
+from tests.support.mounting import MakeMount
 from tests.support.service import ServiceProcess
 
 pytestmark = pytest.mark.mounted
-
-# The whole test is one moment: no refresh by age comes between.
-ONE_MOMENT = ("ttl=300", "max_stale=300")
-
-
-class Counted:
-    """The requests that reached the service while the block ran, by operation."""
-
-    def __init__(self) -> None:
-        self.requests: dict[str, int] = {}
-
-
-class Budget:
-    """A mount whose requests are counted.
-
-    Attributes:
-        container: A container that the mount has listed.
-    """
-
-    def __init__(self, service: ServiceProcess, mount: Mount) -> None:
-        self._service = service
-        self.mount = mount
-        self.container = mount.point / "work"
-
-    @contextmanager
-    def counted(self) -> Iterator[Counted]:
-        counted = Counted()
-        self._service.reset_counters()
-        yield counted
-        counted.requests = {name: n for name, n in self._service.counters().items() if n}
-
-    def plant(self, names: list[str]) -> None:
-        """Put files on the service behind the mount's back."""
-        container_id = os.getxattr(self.container, "user.ctrfs.id").decode()
-        for name in names:
-            self._service.plant(container_id, f"/mnt/data/{name}", name.encode())
-
-
-@pytest.fixture
-def budget(service: ServiceProcess, make_mount: MakeMount) -> Budget:
-    """A fresh mount of a fresh service with one empty, listed container."""
-    mount = make_mount(service, options=ONE_MOMENT)
-    ready = Budget(service, mount)
-    ready.container.mkdir()
-    assert list(ready.container.iterdir()) == []
-    return ready
 
 
 def test_mounting_and_the_first_ls_cost_one_listing(

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 from tests.support.mounting import MakeMount, Mount
 from tests.support.service import ServiceProcess
+from tests.support.write_modes import sync_directory
 
-pytestmark = pytest.mark.mounted
+pytestmark = [pytest.mark.mounted, pytest.mark.both_write_modes]
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def mount(service: ServiceProcess, make_mount: MakeMount) -> Mount:
     made = make_mount(service, options=("ttl=60", "max_stale=60"))
     (made.point / "box").mkdir()
     (made.point / "box" / "old.txt").write_bytes(b"old\n")
+    sync_directory(made.point)
     return made
 
 
@@ -48,6 +50,7 @@ def test_a_redirection_sends_each_file_once(
     service.reset_counters()
 
     subprocess.run([shell, "-ec", command], cwd=box, check=True, timeout=30)
+    sync_directory(mount.point)
 
     counters = service.counters()
     assert counters.get("create_file", 0) == uploads
@@ -78,5 +81,6 @@ def test_the_old_bytes_stay_on_the_service_until_the_new_ones_are_there(
         assert shell.wait(30) == 0
 
     assert before == b"old\n"
+    sync_directory(mount.point)
     (row,) = service.files(container_id)
     assert service.content(container_id, str(row["id"])) == b"new\n"

@@ -262,6 +262,17 @@ class Mount:
         self._daemon = None
         return code
 
+    def wait(self) -> int:
+        """Wait for a daemon that was told to end, and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: It did not end in time.
+        """
+        assert self._daemon is not None, "the mount was not started"
+        code = self._daemon.wait(STOP_DEADLINE_S)
+        self._daemon = None
+        return code
+
     def kill(self) -> None:
         """End the daemon with SIGKILL, as a power cut would; the dead mount point stays."""
         assert self._daemon is not None, "the mount was not started"

@@ -26,6 +26,16 @@ def works_within(call: Callable[[], object], seconds: float) -> bool:
             return True
 
 
+def comes_true(what: Callable[[], bool], seconds: float) -> bool:
+    """Tell whether something comes to be so in time."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        pause(_AGAIN_AFTER_S)
+    return True
+
+
 def errno_and_seconds_of(call: Callable[[], object]) -> tuple[int, float]:
     """Return the errno that ``call`` fails with, and after how long."""
     began = time.monotonic()
