@@ -128,7 +128,16 @@ def _sshfs(*options: str) -> Callable[[Place], Call]:
             *("StrictHostKeyChecking=yes", "BatchMode=yes", f"port={place.port}", *options),
         ]
         source = f"{_user()}@127.0.0.1:{place.served}"
-        command = ["sshfs", source, place.point, "-f", "-F", "/dev/null", "-o", ",".join(words)]
+        command: list[str | Path] = [
+            "sshfs",
+            source,
+            place.point,
+            "-f",
+            "-F",
+            "/dev/null",
+            "-o",
+            ",".join(words),
+        ]
         return Call(command=command, environment=_environment(place))
 
     return call
@@ -145,7 +154,7 @@ def _s3fs(*options: str) -> Callable[[Place], Call]:
             *("use_path_request_style", "parallel_count=16", "multireq_max=20"),
             *(each.format(home=place.home) for each in options),
         ]
-        command = ["s3fs", BUCKET, place.point, "-f", "-o", ",".join(words)]
+        command: list[str | Path] = ["s3fs", BUCKET, place.point, "-f", "-o", ",".join(words)]
         return Call(command=command, environment=_environment(place))
 
     return call

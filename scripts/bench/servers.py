@@ -119,7 +119,14 @@ class Servers:
     def _start_rclone(self, kind: str) -> Server:
         store = self._shared_folder()
         port = free_port()
-        command = [_program("rclone"), "serve", kind, store.top, "--addr", f"127.0.0.1:{port}"]
+        command: list[str | Path] = [
+            _program("rclone"),
+            "serve",
+            kind,
+            store.top,
+            "--addr",
+            f"127.0.0.1:{port}",
+        ]
         # Else it shows a folder as it was up to five minutes ago, also to itself.
         self._run([*command, "--dir-cache-time", "0s"], port)
         return Server(port=port, store=store)
@@ -144,7 +151,8 @@ class Servers:
             # Where sshd separates its privileges; made by the service, which does not run here.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         port = free_port()
-        self._run([_program("sshd"), "-D", "-e", "-f", keys / "config", "-p", str(port)], port)
+        command: list[str | Path] = [_program("sshd"), "-D", "-e", "-f", keys / "config"]
+        self._run([*command, "-p", str(port)], port)
         return Server(port=port, store=self._shared_folder())
 
     def _start_s3(self) -> Server:
@@ -155,7 +163,13 @@ class Servers:
         for folder, files in self._corpus.folders.items():
             store.plant(folder, files)
         port = free_port()
-        command = [_program("node"), S3RVER, "--silent", "--directory", top.parent]
+        command: list[str | Path] = [
+            _program("node"),
+            S3RVER,
+            "--silent",
+            "--directory",
+            top.parent,
+        ]
         command += ["--address", "127.0.0.1", "--port", str(port), "--no-vhost-buckets"]
         self._run([*command, "--configure-bucket", BUCKET], port)
         return Server(port=port, store=store)
