@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 
 from ctrfs.content.identity import new_hasher
 from ctrfs.disk.reading import UnsentFile, open_spool_file, read_slot
+from ctrfs.disk.syncing import sync_directory
 from ctrfs.errors import CtrfsError
 from ctrfs.mount.leftovers import shown_path
 from ctrfs.mount.problems import line_for
@@ -205,10 +206,6 @@ def _sync_folders(folder: Path, top: Path) -> None:
     for path in [folder, *folder.parents]:
         # Some file systems cannot sync a folder, and not everyone may read the one above.
         with suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_directory(path)
         if path == top.parent:
             return

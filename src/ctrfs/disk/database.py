@@ -92,6 +92,15 @@ def text_from_blob(blob: bytes) -> str:
     return blob.decode("utf-8", "surrogatepass")
 
 
+def refuse_newer(path: Path, version: int) -> None:
+    """Raise LocalDiskError if the schema of the database at ``path`` is of a later version."""
+    if version > SCHEMA_VERSION:
+        raise LocalDiskError(
+            f"{path} was written by a newer version of this program "
+            f"(schema {version}, this one knows {SCHEMA_VERSION})"
+        )
+
+
 def readable(rows: Iterable[sqlite3.Row], convert: Callable[[sqlite3.Row], RowT]) -> list[RowT]:
     """Return the rows that can be understood; one that cannot must not hide the others."""
     understood: list[RowT] = []
@@ -191,11 +200,7 @@ class StateDatabase:
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = NORMAL")
         version: int = self.rows("PRAGMA user_version")[0][0]
-        if version > SCHEMA_VERSION:
-            raise LocalDiskError(
-                f"{self._path} was written by a newer version of this program "
-                f"(schema {version}, this one knows {SCHEMA_VERSION})"
-            )
+        refuse_newer(self._path, version)
         if version < SCHEMA_VERSION:
             with self.transaction(durable=True):
                 for statement in SCHEMA if version == 0 else _FROM_1_TO_2:

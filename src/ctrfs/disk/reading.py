@@ -7,7 +7,6 @@ database of an older version is read as it is. ``disk.journal`` is what a mount 
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,16 +15,16 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 from urllib.parse import quote
 
-from ctrfs.disk.database import SCHEMA_VERSION, text_from_blob
+from ctrfs.disk.database import refuse_newer, text_from_blob
 from ctrfs.disk.facts import SOURCE_FACT
 from ctrfs.disk.failures import error_from_os_error, error_from_sqlite_error
+from ctrfs.disk.spool import is_spool_name
 from ctrfs.errors import LocalDiskError
 
 T = TypeVar("T")
 
 # A mount holds a transaction for as long as the disk takes to sync.
 _BUSY_TIMEOUT_S: Final = 5.0
-_SPOOL_NAME: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 # The first version of the journal had no versions of what is to be deleted, and no folders.
 _VERSIONS_SINCE: Final = 2
 
@@ -127,11 +126,7 @@ def read_slot(path: Path) -> SlotContents:
     database = path / "state.db"
     with _opened(database) as connection:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise LocalDiskError(
-                f"{database} was written by a newer version of this program "
-                f"(schema {version}, this one knows {SCHEMA_VERSION})"
-            )
+        refuse_newer(database, version)
         if version == 0:  # a mount is making it right now
             return SlotContents(source=None)
         return _Reader(connection, path / "spool").contents(has_versions=version >= _VERSIONS_SINCE)
@@ -144,7 +139,7 @@ def open_spool_file(path: Path) -> BinaryIO:
         FileNotFoundError: They are gone: sent meanwhile, if the row is gone too.
         LocalDiskError: They cannot be read, or the row names no file of the spool.
     """
-    if not _SPOOL_NAME.fullmatch(path.name):
+    if not is_spool_name(path.name):
         raise LocalDiskError(f"not the name of a spool file: {path.name!r}")
     try:
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")

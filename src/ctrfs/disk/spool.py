@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ctrfs.disk.failures import error_from_os_error
+from ctrfs.disk.syncing import sync_directory
 from ctrfs.errors import LocalDiskError, LocalDiskFullError
 from ctrfs.failpoints import reached
 from ctrfs.ownership import complaint_about_file
@@ -37,23 +38,25 @@ class SpoolDirectory:
     Attributes:
         reclaim: Called with a number of bytes when space is short, before a write is refused;
             gives up what can be had again.
+        outside_bytes: Tells how much of the quota is used by files that were moved out.
 
     Invariant: ``bytes_used`` is the sum of ``_allocated``, one entry for each file there is.
     """
 
     def __init__(
-        self, path: Path, *, bytes_max: int, reclaim: Callable[[int], None] | None = None
+        self, path: Path, *, bytes_max: int, reclaim: Callable[[int], object] | None = None
     ) -> None:
         """Take over the directory at ``path``, and count what an earlier mount left there."""
         self._path = path
         self._bytes_max = bytes_max
         self.reclaim = reclaim
+        self.outside_bytes: Callable[[], int] = lambda: 0
         self._open: dict[str, SpoolFile] = {}
         self._allocated: dict[str, int] = {}
         self._bytes_used = 0
         with _translated(f"read {path}"):
             for entry in os.scandir(path):
-                if _NAME.fullmatch(entry.name):
+                if is_spool_name(entry.name):
                     blocks = entry.stat(follow_symlinks=False).st_blocks
                     self._note(entry.name, blocks * _SECTOR_BYTES)
 
@@ -63,9 +66,9 @@ class SpoolDirectory:
         return self._bytes_used
 
     @property
-    def bytes_max(self) -> int:
-        """How many bytes of disk they may take."""
-        return self._bytes_max
+    def bytes_free(self) -> int:
+        """How much of the quota is left; below 0 after more was moved in than it has."""
+        return self._bytes_max - self._bytes_used - self.outside_bytes()
 
     def create(self) -> SpoolFile:
         """Return a new, empty file of a name that nobody can guess."""
@@ -86,10 +89,33 @@ class SpoolDirectory:
         """
         if name in self._open:
             raise LocalDiskError(f"the spool file {name!r} has an owner already")
-        if not _NAME.fullmatch(name):
+        if not is_spool_name(name):
             raise LocalDiskError(f"not the name of a spool file: {name!r}")
         fd = _opened(self._path / name)
         return SpoolFile(self, self._path / name, fd, size_bytes=os.fstat(fd).st_size)
+
+    def move_in(self, source: Path) -> SpoolFile:
+        """Make the file at ``source`` one of the spool, under a new name and beyond any quota.
+
+        It must be an ordinary file of ours, on the same file system.
+
+        Raises:
+            LocalDiskError: It is gone, or cannot be moved.
+        """
+        name = secrets.token_hex(16)
+        with _translated(f"move {source} into the spool"):
+            source.rename(self._path / name)
+        self._note(name, 0)
+        try:
+            fd = _opened(self._path / name)
+        except LocalDiskError:
+            with _translated(f"remove the spool file {name}"):
+                (self._path / name).unlink(missing_ok=True)
+            self._forget(name)
+            raise
+        file = SpoolFile(self, self._path / name, fd, size_bytes=os.fstat(fd).st_size)
+        file._account()  # noqa: SLF001  # directory and file are one unit
+        return file
 
     def sweep(self, keep: set[str]) -> int:
         """Remove the files that a crash left, all but ``keep`` and the open ones; count them."""
@@ -126,14 +152,14 @@ class SpoolDirectory:
 
     def _make_room(self, growth_bytes: int) -> None:
         """Raise LocalDiskFullError unless the quota has room, if need be after a reclaim."""
-        excess = self._bytes_used + growth_bytes - self._bytes_max
+        excess = growth_bytes - self.bytes_free
         if excess > 0 and self.reclaim is not None:
             self.reclaim(excess)
-            excess = self._bytes_used + growth_bytes - self._bytes_max
+            excess = growth_bytes - self.bytes_free
         if excess > 0:
             raise LocalDiskFullError(
                 f"the local copies of files may take {self._bytes_max} bytes, "
-                f"and {self._bytes_used} are in use"
+                f"and {self._bytes_max - self.bytes_free} are in use"
             )
 
     def _with_space(self, call: Callable[[], int], *, needed_bytes: int, what: str) -> int:
@@ -228,11 +254,7 @@ class SpoolFile:
         """Return when the disk holds the bytes and the name; may take long."""
         with _translated("sync the spool"):
             os.fsync(self._descriptor())
-            directory_fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory_fd)
-            finally:
-                os.close(directory_fd)
+            sync_directory(self._path.parent)
         reached("spool.synced", str(self._path))
 
     def pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
@@ -279,6 +301,27 @@ class SpoolFile:
         self._directory._let_go(self.name)  # noqa: SLF001
         self._directory._forget(self.name)  # noqa: SLF001
 
+    def move_out(self, target: Path, trailer: bytes) -> int:
+        """Put ``trailer`` behind the bytes and give the file to ``target``, in place of what is there.
+
+        Beyond any quota: the trailer is small. Return how many bytes of disk the file takes.
+
+        Raises:
+            LocalDiskError: The disk refuses; the file is still here, perhaps with a trailer.
+        """
+        assert not self._is_over, "a spool file is used after its end"
+        fd = self._descriptor()
+        with _translated(f"move a spool file to {target}"):
+            view = memoryview(trailer)
+            written = 0
+            while written < len(view):
+                written += os.pwrite(fd, view[written:], self.size_bytes + written)
+            self._path.rename(target)
+            allocated_bytes = os.fstat(fd).st_blocks * _SECTOR_BYTES
+        self.close()
+        self._directory._forget(self.name)  # noqa: SLF001
+        return allocated_bytes
+
     def _descriptor(self) -> int:
         if self._fd is None:
             assert not self._is_over, "a spool file is used after its end"
@@ -294,8 +337,7 @@ class SpoolFile:
         """Raise LocalDiskFullError unless the quota has room for a write there."""
         start = offset - offset % _BLOCK_BYTES
         end = offset + size + -(offset + size) % _BLOCK_BYTES
-        room = self._directory.bytes_max - self._directory.bytes_used
-        if end - start <= room:
+        if end - start <= self._directory.bytes_free:
             return
         # Only near the limit is it worth two calls a piece to know what is there already.
         growth = end - start - _allocated_between(self._descriptor(), start, end)
@@ -306,6 +348,11 @@ class SpoolFile:
         if not self._is_over:
             blocks = os.fstat(self._descriptor()).st_blocks
             self._directory._note(self.name, blocks * _SECTOR_BYTES)  # noqa: SLF001
+
+
+def is_spool_name(name: str) -> bool:
+    """Tell whether ``SpoolDirectory`` gives such names."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _opened(path: Path) -> int:

@@ -19,6 +19,7 @@ from ctrfs.clock import Clock
 from ctrfs.disk.database import SqlValue, StateDatabase
 from ctrfs.disk.failures import error_from_os_error
 from ctrfs.disk.state_dir import StateDirectory
+from ctrfs.disk.syncing import sync_directory
 from ctrfs.errors import LocalDiskError, MountError
 from ctrfs.failpoints import reached
 
@@ -71,7 +72,7 @@ def _take_over(state: StateDirectory, path: Path, database: StateDatabase) -> in
     ]
     try:
         linked = [name for name in names if _link(path / "spool", state.spool_path, name)]
-        _sync(state.spool_path)
+        sync_directory(state.spool_path)
     except OSError as error:
         raise error_from_os_error(error, f"take over {path}") from error
     reached("takeover.linked")
@@ -115,11 +116,3 @@ def _link(source: Path, target: Path, name: object) -> bool:
         except FileNotFoundError:
             return False
     return True
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
