@@ -130,8 +130,10 @@ class ContentConfig:
 
     spool_bytes_max: int = 8 * GIB
     """All local bytes together, open, unsent and cached; past it writes get ENOSPC."""
-    cache_bytes_max: int = 1 * GIB
-    """Complete clean copies kept after the last close, while mounted."""
+    cache_bytes_max: int = 4 * GIB
+    """Copies kept after the last close, for later mounts too; 0 keeps none."""
+    cache_free_bytes_min: int = 1 * GIB
+    """So much of the disk stays free of copies: what else lives on it needs room to work."""
     file_bytes_max: int = 512 * MIB
     """Largest file that is sent. 512 MB is the limit of the service's sister API."""
     stall_timeout_s: float = 60.0

@@ -45,21 +45,19 @@ def test_a_write_on_a_full_disk_leaves_length_and_other_bytes(small_disk: Path) 
 
 
 def test_the_cache_is_given_up_before_a_full_disk_is_reported(small_disk: Path) -> None:
-    spool = SpoolDirectory(small_disk, bytes_max=GIB)
-    cache = ContentCache(GIB)
+    (small_disk / "spool").mkdir()
+    (small_disk / "cache").mkdir()
+    spool = SpoolDirectory(small_disk / "spool", bytes_max=GIB)
+    cache = ContentCache(small_disk / "cache", spool, bytes_max=GIB)
     spool.reclaim = cache.give_up
     copy = spool.create()
-    copy.pwrite(0, b"a" * 900 * KIB)
-    cache.put(
-        "a",
-        CachedCopy(
-            spool_file=copy, extents=Extents([(0, 900 * KIB)]), digest=None, is_complete=True
-        ),
-    )
+    copy.pwrite(0, b"a" * 800 * KIB)
+    extents = Extents([(0, 800 * KIB)])
+    cache.put(("a",), CachedCopy(spool_file=copy, extents=extents, digest=None, is_complete=True))
     file = spool.create()
 
     file.pwrite(0, b"b" * 800 * KIB)
 
-    assert cache.take("a") is None
+    assert cache.take(("a",)) is None
     assert b"".join(file.pieces()) == b"b" * 800 * KIB
     spool.close()

@@ -29,6 +29,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "add": ("adding", "Upload files and folders into a container."),
     "status": ("status", "Show what is mounted, and what is not sent yet."),
     "recover": ("recover", "List, copy out, send or forget what could not be sent."),
+    "cache": ("caching", "Show how much is kept of what was read, or delete it."),
     "refresh": ("refreshing", "Ask the service again what is in a mounted directory."),
     "keepalive": ("keepalive", "Keep containers from expiring, while it runs."),
     "doctor": ("doctor", "Check what a mount needs."),

@@ -20,7 +20,7 @@ from ctrfs.api.protocol import ContainersApi, UploadBody
 from ctrfs.cli.uploading import pieces_of, size_and_digest
 from ctrfs.clock import Clock
 from ctrfs.config import SlashMode
-from ctrfs.content.open_file import Outgoing
+from ctrfs.content.outgoing import Outgoing
 from ctrfs.content.upload import Uploader
 from ctrfs.disk.facts import ServiceFacts
 from ctrfs.disk.journal import Journal, UnsentRow

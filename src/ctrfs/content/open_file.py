@@ -11,7 +11,8 @@ Reading is allowed in every state. A change waits while the file is SENDING.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +23,11 @@ from ctrfs.api.protocol import ContainersApi, UploadBody
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
 from ctrfs.content.download import Download, StartSoon
-from ctrfs.content.identity import ContentIdentity, new_hasher
+from ctrfs.content.identity import ContentIdentity
+from ctrfs.content.outgoing import Outgoing
+from ctrfs.content.whole_file import damage_in, digest_of
+from ctrfs.disk.content_cache import CachedCopy
+from ctrfs.disk.extents import Extents, Range
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.errors import (
     BadHandleError,
@@ -34,8 +39,8 @@ from ctrfs.errors import (
 from ctrfs.tree.nodes import InodeNumber
 from ctrfs.units import MIB
 
-# blake2b makes 1 GB/s here: a MiB takes 1 ms, which nobody feels; a hop to a thread takes 0.1.
-HASH_INLINE_MAX: Final = 1 * MIB
+log = logging.getLogger(__name__)
+
 # A commit of the journal, which follows, waits for the disk in the same way.
 SYNC_INLINE_MAX: Final = 1 * MIB
 
@@ -56,23 +61,6 @@ TRANSITIONS: Final[Mapping[FileState, frozenset[FileState]]] = {
     FileState.SENDING: frozenset({FileState.CLEAN, FileState.DIRTY, FileState.FAILED}),
     FileState.FAILED: frozenset({FileState.DIRTY, FileState.SENDING}),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
-    """The bytes of a file while they hold still for an upload.
-
-    Attributes:
-        size_bytes: How many.
-        digest: Their blake2b, 32 hex digits.
-        body: Gives them, only inside the ``sending`` block that this came from.
-        settle: To be told what the bytes are called on the service, once it has them.
-    """
-
-    size_bytes: int
-    digest: str
-    body: UploadBody
-    settle: Callable[[ContentIdentity], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +91,9 @@ class OpenFile:
         dirty_since_ns: When the first change was made that the service lacks.
         references: How many holders there are; changed by the store only.
 
-    Invariant: a file that is not CLEAN is complete. A file without identity is never CLEAN.
-    ``_digest``, where known, is that of the present bytes.
+    Invariant: a file that is not CLEAN is whole: complete, and all of it compared if it comes from
+    the cache. A file without identity is never CLEAN. ``_digest``, where known, is that of the
+    present bytes.
     """
 
     def __init__(
@@ -113,13 +102,18 @@ class OpenFile:
         inode: InodeNumber,
         *,
         identity: ContentIdentity | None,
-        spool_file: SpoolFile | None,
+        spool_file: SpoolFile | None = None,
+        copy: CachedCopy | None = None,
         expected_digest: str | None = None,
     ) -> None:
         """Take the bytes in ``spool_file`` for complete; without one they are on the service.
 
-        Bytes of ``expected_digest`` are sent only if they have it, or have been changed since.
+        A complete ``copy`` is shown after its blocks were compared with their sums. Bytes of
+        ``expected_digest`` are sent only if they have it, or have been changed since.
         """
+        assert copy is None or (copy.is_complete and spool_file is None)
+        if copy is not None:
+            spool_file = copy.spool_file
         self._surroundings = surroundings
         self._spool_file = spool_file
         self._download: Download | None = None
@@ -128,6 +122,10 @@ class OpenFile:
         )
         self._complete_size_bytes = spool_file.size_bytes if spool_file is not None else 0
         self._digest = identity.digest if identity is not None and self._is_complete else None
+        if copy is not None and self._digest is None:
+            self._digest = copy.digest
+        # What the present bytes were when they were cached, as long as they are unchanged.
+        self._sums = None if copy is None else copy.sums
         self._expected_digest = expected_digest
         self._state = FileState.DIRTY if identity is None else FileState.CLEAN
         self._stillness = trio.Lock()
@@ -151,7 +149,7 @@ class OpenFile:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all bytes are on this machine, and checked."""
+        """Whether all bytes are on this machine, and were checked when they came."""
         return self._is_complete
 
     @property
@@ -190,7 +188,11 @@ class OpenFile:
             if end <= offset:
                 return b""
             if self._is_complete:
-                return self._own_spool_file().pread(offset, end - offset)
+                spool_file = self._own_spool_file()
+                if self._sums and (damaged := self._sums.verify(spool_file, offset, end)):
+                    self._forget_copy(damaged)
+                    continue
+                return spool_file.pread(offset, end - offset)
             download = self._own_download()
             if download.watermark >= end:
                 return self._own_spool_file().pread(offset, end - offset)
@@ -208,7 +210,7 @@ class OpenFile:
             LocalDiskFullError: The spool has no room; length and other bytes are as before.
         """
         self._check_sendable(offset + len(data))
-        if self._is_complete and not self._stillness.locked():
+        if self._is_whole and not self._stillness.locked():
             return self._write_now(offset, data)
         await self.complete()
         async with self._stillness:
@@ -238,7 +240,10 @@ class OpenFile:
 
     async def complete(self) -> None:
         """Return once all bytes are here and checked; raises as ``Download.wait_until``."""
-        while not self._is_complete:
+        while not self._is_whole:
+            if self._is_complete:
+                await self._compare_copy()
+                continue
             download = self._own_download()
             with self._unless_replaced(download):
                 await download.wait_for_all()
@@ -332,23 +337,31 @@ class OpenFile:
         if self._spool_file is not None:
             self._spool_file.rest()
 
-    def end(self) -> SpoolFile | None:
-        """Stop for good, and hand over the spool file if it holds anything of worth.
+    def end(self) -> CachedCopy | None:
+        """Stop for good, and hand over the bytes if they are of worth.
 
         Owner: the store, on the last release. Nothing may be asked of this file after.
         """
         self._drop_download()
         self._is_closed = True
         spool_file, self._spool_file = self._spool_file, None
-        if spool_file is not None and not self._is_complete:
+        if spool_file is None:
+            return None
+        if not self._is_complete:
             spool_file.delete()
             return None
-        return spool_file
+        return CachedCopy(
+            spool_file=spool_file,
+            extents=Extents([(0, self._complete_size_bytes)]),
+            digest=self._digest,
+            is_complete=True,
+            sums=self._sums,
+        )
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts the bytes."""
         if self._state is not FileState.CLEAN:
-            assert self._is_complete
+            assert self._is_whole
         if self.identity is None:
             assert self._state is not FileState.CLEAN
         assert self.is_unsent or self._state in {FileState.CLEAN, FileState.SENDING}
@@ -372,7 +385,7 @@ class OpenFile:
 
     def _note_change(self) -> None:
         self._surroundings.on_change(self)
-        self._digest = self._expected_digest = None
+        self._digest = self._expected_digest = self._sums = None
         if self.dirty_since_ns is None:
             self.dirty_since_ns = self._surroundings.clock.wall_ns()
         if self._state is not FileState.DIRTY:
@@ -401,10 +414,7 @@ class OpenFile:
 
     async def _learn_digest(self, spool_file: SpoolFile) -> str:
         if self._digest is None:
-            if self._complete_size_bytes <= HASH_INLINE_MAX:
-                self._digest = _digest_of(spool_file)
-            else:
-                self._digest = await trio.to_thread.run_sync(_digest_in_thread, spool_file)
+            self._digest = await digest_of(spool_file)
         if self._expected_digest not in {None, self._digest}:
             raise LocalDiskError("the local copy of unsent bytes is damaged: it is not sent")
         return self._digest
@@ -428,6 +438,33 @@ class OpenFile:
                 on_complete=self._land,
             )
         return self._download
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all bytes are here, and none of them is still to be compared."""
+        return self._is_complete and (self._sums is None or self._sums.is_verified)
+
+    async def _compare_copy(self) -> None:
+        """Compare all of a cached copy with its sums; fetch it again if it is damaged.
+
+        Many bytes in a thread. Cancelling the wait changes nothing.
+        """
+        sums, spool_file = self._sums, self._own_spool_file()
+        assert sums is not None, "there is something to compare"
+        expected = sums.unverified(0, self._complete_size_bytes)
+        damaged = await damage_in(spool_file, expected)
+        # Another may have finished first, and written since: these bytes are no damage.
+        if self._sums is sums and (ranges := sums.settle(expected, damaged)):
+            self._forget_copy(ranges)
+
+    def _forget_copy(self, damaged: Sequence[Range]) -> None:
+        """Let a damaged copy go; the service has the bytes."""
+        log.warning("%d blocks of a cached copy are damaged: it is fetched again", len(damaged))
+        spool_file, self._spool_file = self._own_spool_file(), None
+        spool_file.delete()
+        self._is_complete = False
+        self._sums = self._digest = None
+        self._complete_size_bytes = 0
 
     def _land(self, size: int, digest: str) -> None:
         self._is_complete = True
@@ -460,19 +497,3 @@ class _Upload:
 
     def settle(self, identity: ContentIdentity) -> None:
         self.identity = identity
-
-
-def _digest_of(spool_file: SpoolFile) -> str:
-    hasher = new_hasher()
-    for piece in spool_file.pieces():
-        hasher.update(piece)
-    return hasher.hexdigest()
-
-
-def _digest_in_thread(spool_file: SpoolFile) -> str:
-    # The bytes hold still and the descriptor is pinned: the thread shares nothing that changes.
-    hasher = new_hasher()
-    for piece in spool_file.pieces():
-        trio.from_thread.check_cancelled()
-        hasher.update(piece)
-    return hasher.hexdigest()

@@ -15,10 +15,10 @@ from ctrfs import deadlines
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
+from ctrfs.content.closed_copies import ClosedCopies
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import FileState, OpenFile, Surroundings
 from ctrfs.disk.content_cache import CachedCopy, ContentCache
-from ctrfs.disk.extents import Extents
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.errors import LocalDiskError, ShuttingDownError
 from ctrfs.tree.nodes import InodeNumber
@@ -41,12 +41,19 @@ class ContentStore:
     """
 
     def __init__(
-        self, api: ContainersApi, clock: Clock, config: ContentConfig, spool: SpoolDirectory
+        self,
+        api: ContainersApi,
+        clock: Clock,
+        config: ContentConfig,
+        *,
+        spool: SpoolDirectory,
+        cache: ContentCache,
     ) -> None:
-        """Take over ``spool``: space that it lacks is taken from the cache."""
+        """Take over ``spool`` and ``cache``: space that one lacks is taken from the other."""
         self._spool = spool
-        self._cache = ContentCache(config.cache_bytes_max)
-        spool.reclaim = self._cache.give_up
+        self._copies = ClosedCopies(cache)
+        spool.reclaim = self._copies.give_up
+        spool.outside_bytes = lambda: cache.bytes_used
         self._crowded_bytes = int(config.spool_bytes_max * CROWDED_SHARE)
         self._files: dict[InodeNumber, OpenFile] = {}
         self._discarded: set[InodeNumber] = set()
@@ -67,6 +74,7 @@ class ContentStore:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                nursery.start_soon(self._copies.run)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -75,13 +83,13 @@ class ContentStore:
 
     @property
     def bytes_used(self) -> int:
-        """How many bytes of disk all local copies take."""
-        return self._spool.bytes_used
+        """How many bytes of disk all local copies take, the cached ones of other mounts too."""
+        return self._spool.bytes_used + self._spool.outside_bytes()
 
     @property
     def is_crowded(self) -> bool:
         """Whether little room is left for bytes that cannot be had again from the service."""
-        return self._spool.bytes_used - self._cache.bytes_used > self._crowded_bytes
+        return self._spool.bytes_used - self._copies.waiting_bytes > self._crowded_bytes
 
     def get(self, inode: InodeNumber) -> OpenFile | None:
         """Return the file of an inode, if somebody holds it or it is kept."""
@@ -89,7 +97,7 @@ class ContentStore:
 
     def has(self, inode: InodeNumber, identity: ContentIdentity) -> bool:
         """Tell whether somebody holds the file, or the cache has a copy of these bytes."""
-        return inode in self._files or identity.key in self._cache
+        return inode in self._files or identity.key in self._copies
 
     def open(self, inode: InodeNumber, identity: ContentIdentity) -> OpenFile:
         """Return the file of an inode with one reference more; sends nothing.
@@ -100,8 +108,7 @@ class ContentStore:
         """
         file = self._files.get(inode)
         if file is None:
-            copy = self._cache.take(identity.key)
-            file = self._add(inode, identity, None if copy is None else copy.spool_file)
+            file = self._add(inode, identity, copy=self._copies.take(identity.key))
         file.references += 1
         return file
 
@@ -112,7 +119,7 @@ class ContentStore:
             LocalDiskFullError: The spool has no room.
         """
         assert inode not in self._files, "a new file has a new inode"
-        file = self._add(inode, None, self._spool.create())
+        file = self._add(inode, None, spool_file=self._spool.create())
         file.references = 1
         return file
 
@@ -123,7 +130,7 @@ class ContentStore:
             LocalDiskError: There are no bytes of that name.
         """
         assert inode not in self._files, "a file is adopted once"
-        file = self._add(inode, None, self._spool.open(spool_name))
+        file = self._add(inode, None, spool_file=self._spool.open(spool_name))
         file.is_resident = True
         file.rest()  # there may be thousands, and nobody has asked for one yet
         return file
@@ -140,7 +147,8 @@ class ContentStore:
             LocalDiskError: There are no bytes of that name.
         """
         assert inode not in self._files, "a file is adopted once"
-        file = self._add(inode, None, self._spool.open(spool_name), expected_digest=digest)
+        spool_file = self._spool.open(spool_name)
+        file = self._add(inode, None, spool_file=spool_file, expected_digest=digest)
         file.rest()
         return file
 
@@ -172,7 +180,7 @@ class ContentStore:
             identity: What the service called them, for the copy in the cache.
         """
         if identity is not None:
-            self._cache.drop(identity.key)
+            self._copies.drop(identity.key)
         if inode in self._files:
             self._discarded.add(inode)
             self._retire_if_idle(self._files[inode])
@@ -201,7 +209,9 @@ class ContentStore:
         self,
         inode: InodeNumber,
         identity: ContentIdentity | None,
-        spool_file: SpoolFile | None,
+        *,
+        spool_file: SpoolFile | None = None,
+        copy: CachedCopy | None = None,
         expected_digest: str | None = None,
     ) -> OpenFile:
         file = OpenFile(
@@ -209,6 +219,7 @@ class ContentStore:
             inode,
             identity=identity,
             spool_file=spool_file,
+            copy=copy,
             expected_digest=expected_digest,
         )
         self._files[inode] = file
@@ -223,32 +234,25 @@ class ContentStore:
             return
         del self._files[file.inode]
         self._discarded.discard(file.inode)
-        spool_file = file.end()
-        if spool_file is None:
+        self._end(file, is_wanted=not is_discarded)
+
+    def _end(self, file: OpenFile, *, is_wanted: bool) -> None:
+        copy = file.end()
+        if copy is None:
             return
-        if is_discarded or file.identity is None:
-            spool_file.delete()
+        if is_wanted and file.identity is not None:
+            self._copies.put(file.identity.key, copy)
         else:
-            self._cache.put(
-                file.identity.key,
-                CachedCopy(
-                    spool_file=spool_file,
-                    extents=Extents([(0, spool_file.size_bytes)]),
-                    digest=file.identity.digest,
-                    is_complete=True,
-                ),
-            )
+            copy.spool_file.delete()
 
     def _leave_only_unsent(self) -> None:
-        """Delete all copies of what the service has; the rest stays for the next mount."""
-        self._cache.clear()
+        """Give all copies of what the service has to the cache; the rest stays in the spool."""
         for inode, file in self._files.items():
             file.rest()
             is_elsewhere = file.state is FileState.CLEAN and not file.is_resident
             if inode in self._discarded or is_elsewhere:
-                spool_file = file.end()
-                if spool_file is not None:
-                    spool_file.delete()
+                self._end(file, is_wanted=inode not in self._discarded)
+        self._copies.finish()
 
     def _start_soon(self, run: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is None:

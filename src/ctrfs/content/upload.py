@@ -20,7 +20,7 @@ from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.config import ContentConfig
 from ctrfs.content.identity import new_hasher
-from ctrfs.content.open_file import Outgoing
+from ctrfs.content.outgoing import Outgoing
 from ctrfs.errors import (
     ContainerExpiredError,
     RemoteError,

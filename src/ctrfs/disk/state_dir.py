@@ -1,6 +1,7 @@
 """Where the things of one mounted source lie on this machine.
 
-``base/<source>/<slot>/`` holds a lock file, the format version, the database and the spool.
+``base/<source>/<slot>/`` holds a lock file, the format version, the database and the spool;
+``base/<source>/cache/`` the copies that all mounts of the source share (``content_cache``).
 Each mount of a source takes the first slot that no other mount holds: one mount alone always
 finds what the last one left, two at once live side by side.
 """
@@ -29,6 +30,8 @@ FORMAT_VERSION: Final = 1
 # Mounts of one source at the same time; more are rather a script gone wild.
 SLOTS_MAX: Final = 64
 
+CACHE_NAME: Final = "cache"
+
 _READABLE_MAX: Final = 40
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,6 +47,7 @@ class StateDirectory:
         path: The slot's directory, mode 0700.
         slot: Its number; 0 for a mount alone.
         spool_path: The directory of local bytes, mode 0700.
+        cache_path: The directory of copies, shared by all slots, mode 0700.
         database: The open state database.
     """
 
@@ -51,6 +55,7 @@ class StateDirectory:
         self.path = path
         self.slot = slot
         self.spool_path = path / "spool"
+        self.cache_path = path.parent / CACHE_NAME
         self.database = database
 
     @classmethod
@@ -75,15 +80,10 @@ class StateDirectory:
                 home = base / directory_name(binding)
                 home_fd = _make_directory(home.name, base_fd, home, stack)
                 slot, slot_fd = _take_slot(home, home_fd, stack, clock)
-                path = home / str(slot)
-                _check_format(path, slot_fd)
-                _make_directory("spool", slot_fd, path / "spool", stack)
-                _check_database_files(path, slot_fd)
+                state = cls._prepared(home / str(slot), home_fd, slot_fd, stack)
             except OSError as error:
                 raise error_from_os_error(error, f"prepare the state in {base}") from error
-            database = StateDatabase(path / _DATABASE)
-            stack.callback(database.close)
-            yield cls(path=path, slot=slot, database=database)
+            yield state
 
     @classmethod
     @contextmanager
@@ -106,14 +106,21 @@ class StateDirectory:
                 slot_fd = _open_directory(path.name, home_fd, path, stack)
                 if not _lock_slot(slot_fd, stack, clock):
                     raise MountError(f"{path} is in use by a mount")
-                _check_format(path, slot_fd)
-                _make_directory("spool", slot_fd, path / "spool", stack)
-                _check_database_files(path, slot_fd)
+                state = cls._prepared(path, home_fd, slot_fd, stack)
             except OSError as error:
                 raise error_from_os_error(error, f"open the state in {path}") from error
-            database = StateDatabase(path / _DATABASE)
-            stack.callback(database.close)
-            yield cls(path=path, slot=int(path.name), database=database)
+            yield state
+
+    @classmethod
+    def _prepared(cls, path: Path, home_fd: int, slot_fd: int, stack: ExitStack) -> StateDirectory:
+        """Check what lies in a slot that is locked, make what is missing, open the database."""
+        _check_format(path, slot_fd)
+        _make_directory("spool", slot_fd, path / "spool", stack)
+        _make_directory(CACHE_NAME, home_fd, path.parent / CACHE_NAME, stack)
+        _check_database_files(path, slot_fd)
+        database = StateDatabase(path / _DATABASE)
+        stack.callback(database.close)
+        return cls(path=path, slot=int(path.name), database=database)
 
 
 def directory_name(binding: str) -> str:
@@ -128,6 +135,16 @@ def slot_paths(base: Path, binding: str) -> list[Path]:
     home = base / directory_name(binding)
     slots = (home / str(slot) for slot in range(SLOTS_MAX))
     return [path for path in slots if path.is_dir() and not path.is_symlink()]
+
+
+def cache_beside(slot: Path) -> Path | None:
+    """Return the directory of copies that a slot shares, if there is one and it is ours."""
+    path = slot.parent / CACHE_NAME
+    try:
+        complaint = complaint_about_directory(path.lstat())
+    except FileNotFoundError:
+        return None
+    return path if complaint is None else None
 
 
 def _open_parent(base: Path, stack: ExitStack) -> int:

@@ -16,7 +16,8 @@ import trio
 
 from ctrfs.api.models import ContainerFile, ContainerId, ContainerRequest
 from ctrfs.config import WriteMode
-from ctrfs.content.open_file import OpenFile, Outgoing
+from ctrfs.content.open_file import OpenFile
+from ctrfs.content.outgoing import Outgoing
 from ctrfs.errors import (
     ContainerExpiredError,
     CrossContainerError,

@@ -16,7 +16,8 @@ import trio
 from ctrfs.api.models import ContainerFile, FileId
 from ctrfs.config import WriteMode
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.open_file import FileState, OpenFile, Outgoing
+from ctrfs.content.open_file import FileState, OpenFile
+from ctrfs.content.outgoing import Outgoing
 from ctrfs.content.upload import lookalikes
 from ctrfs.disk.local_entries import LocalFileRow
 from ctrfs.errors import (

@@ -21,6 +21,7 @@ from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig, FileSystemConfig, TreeConfig
 from ctrfs.content.store import ContentStore
 from ctrfs.content.upload import Uploader
+from ctrfs.disk.content_cache import ContentCache
 from ctrfs.disk.facts import SOURCE_FACT, ServiceFacts
 from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
@@ -116,7 +117,7 @@ def build_floors(
     facts.set(SOURCE_FACT, config.source)
     naming = NamingRules(facts, slash_mode=config.tree.slash_mode)
     spool = _swept_spool(state, config.content, local=local, journal=journal)
-    store = ContentStore(api, clock, config.content, spool)
+    store = _content_store(api, state, spool, clock=clock, config=config.content)
     tree = EntryTree(
         clock=clock,
         overlay=overlay,
@@ -164,6 +165,23 @@ def build_floors(
     )
     tree.restore = file_system.restorer.restore
     return Floors(store=store, namespace=namespace, file_system=file_system)
+
+
+def _content_store(
+    api: ContainersApi,
+    state: StateDirectory,
+    spool: SpoolDirectory,
+    *,
+    clock: Clock,
+    config: ContentConfig,
+) -> ContentStore:
+    cache = ContentCache(
+        state.cache_path,
+        spool,
+        bytes_max=config.cache_bytes_max,
+        free_bytes_min=config.cache_free_bytes_min,
+    )
+    return ContentStore(api, clock, config, spool=spool, cache=cache)
 
 
 def _swept_spool(

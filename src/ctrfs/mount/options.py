@@ -65,7 +65,7 @@ _FLAGS: Final = frozenset(
 _OPPOSITES: Final = {"ro": "rw", "rw": "ro", "exec": "noexec", "noexec": "exec"}
 _VALUES: Final = frozenset(
     {
-        "base_url", "cache_size", "connect_timeout", "dir_mode", "drain_timeout", "expired", "expires_after",
+        "base_url", "cache_min_free", "cache_size", "connect_timeout", "dir_mode", "drain_timeout", "expired", "expires_after",
         "file_mode", "gid", "key_command", "key_file", "local_only", "log_file", "log_level", "max_connections",
         "max_file_size", "max_open_files", "max_stale", "memory_limit",
         "metadata_timeout", "network_policy", "read_ahead_files", "read_ahead_size",
@@ -281,6 +281,7 @@ def _content(said: _Said) -> ContentConfig:
     return ContentConfig(
         spool_bytes_max=said.read("spool_size", size_bytes, usual.spool_bytes_max),
         cache_bytes_max=said.read("cache_size", cache_size_bytes, usual.cache_bytes_max),
+        cache_free_bytes_min=said.read("cache_min_free", size_bytes, usual.cache_free_bytes_min),
         file_bytes_max=said.read("max_file_size", size_bytes, usual.file_bytes_max),
         stall_timeout_s=said.read(
             "stall_timeout", waiting_s(*_STALL_TIMEOUT_S), usual.stall_timeout_s

@@ -20,6 +20,7 @@ COMMANDS = [
     "add",
     "status",
     "recover",
+    "cache",
     "refresh",
     "keepalive",
     "doctor",

@@ -11,6 +11,7 @@ from tests.unit.content.fake_service import FakeService, StoppedClock
 
 from ctrfs.config import ContentConfig
 from ctrfs.content.store import ContentStore
+from ctrfs.disk.content_cache import ContentCache
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.units import KIB
 
@@ -24,7 +25,7 @@ class Bench:
         self._nursery = nursery
 
     async def start(self, config: ContentConfig | None = None) -> ContentStore:
-        store = ContentStore(self.service, StoppedClock(), config or SMALL, self.spool)
+        store = store_over(self.spool, self.service, config)
         await self._nursery.start(store.run)
         return store
 
@@ -35,9 +36,21 @@ SMALL = ContentConfig(
 )  # fmt: skip
 
 
+def store_over(
+    spool: SpoolDirectory, service: FakeService, config: ContentConfig | None = None
+) -> ContentStore:
+    """Return a store over ``spool`` with a cache beside that."""
+    config = config or SMALL
+    path = spool._path.with_name(f"{spool._path.name} cache")
+    path.mkdir(mode=0o700, exist_ok=True)
+    cache = ContentCache(path, spool, bytes_max=config.cache_bytes_max)
+    return ContentStore(service, StoppedClock(), config, spool=spool, cache=cache)
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[SpoolDirectory]:
-    spool = SpoolDirectory(tmp_path, bytes_max=SMALL.spool_bytes_max)
+    (tmp_path / "spool").mkdir()
+    spool = SpoolDirectory(tmp_path / "spool", bytes_max=SMALL.spool_bytes_max)
     yield spool
     spool.check_invariants()
     spool.close()

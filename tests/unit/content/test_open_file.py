@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.content.conftest import SMALL, Bench
+from tests.unit.content.conftest import Bench, store_over
 from tests.unit.content.fake_service import (
     FakeService,
     StoppedClock,
@@ -22,7 +22,6 @@ from tests.unit.content.fake_service import (
 from ctrfs.api.models import FileId
 from ctrfs.config import ContentConfig
 from ctrfs.content.open_file import TRANSITIONS, FileState, OpenFile
-from ctrfs.content.store import ContentStore
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.errors import (
     LocalDiskFullError,
@@ -209,8 +208,9 @@ async def test_two_uploads_of_one_file_wait_for_each_other(bench: Bench) -> None
 
 async def test_the_digest_of_a_large_file_is_made_in_a_thread(tmp_path: Path) -> None:
     content = bytes(range(256)) * 8192
-    spool = SpoolDirectory(tmp_path, bytes_max=GIB)
-    file = ContentStore(FakeService(), StoppedClock(), ContentConfig(), spool).create(INODE)
+    (tmp_path / "large").mkdir()
+    spool = SpoolDirectory(tmp_path / "large", bytes_max=GIB)
+    file = store_over(spool, FakeService(), ContentConfig()).create(INODE)
     await file.write(0, content)
 
     async with file.sending() as outgoing:
@@ -323,8 +323,9 @@ def test_any_interleaving_of_readers_writers_and_uploads_agrees_with_a_plain_byt
             *(Transfer(content=CONTENT, cut_at=cut, cut_error=broken) for cut in cuts),
             Transfer(content=CONTENT, honours_range=ranges),
         )
-        spool = SpoolDirectory(Path(directory), bytes_max=MIB)
-        store = ContentStore(service, StoppedClock(), SMALL, spool)
+        (Path(directory) / "spool").mkdir(exist_ok=True)
+        spool = SpoolDirectory(Path(directory) / "spool", bytes_max=MIB)
+        store = store_over(spool, service)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             file = store.open(INODE, identity_of(CONTENT, sized=sized))

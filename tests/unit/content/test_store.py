@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from tests.unit.content.conftest import SMALL, Bench
-from tests.unit.content.fake_service import StoppedClock, Transfer, identity_of
+from tests.unit.content.conftest import Bench, store_over
+from tests.unit.content.fake_service import Transfer, identity_of
 
 from ctrfs.api.models import FileId
 from ctrfs.content.open_file import FileState
-from ctrfs.content.store import ContentStore
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.errors import BadHandleError, LocalDiskError, RemoteBusyError, ShuttingDownError
 from ctrfs.tree.nodes import InodeNumber
@@ -175,7 +174,7 @@ async def test_only_what_the_service_lacks_is_left_when_the_mount_ends(
 ) -> None:
     bench.service.transfers = [Transfer(content=CONTENT)]
     async with trio.open_nursery() as owner:
-        store = ContentStore(bench.service, StoppedClock(), SMALL, bench.spool)
+        store = store_over(bench.spool, bench.service)
         await owner.start(store.run)
         unsent = store.create(InodeNumber(1))
         await unsent.write(0, b"unsent")
@@ -184,10 +183,10 @@ async def test_only_what_the_service_lacks_is_left_when_the_mount_ends(
         store.release(InodeNumber(3))
         owner.cancel_scope.cancel()
 
-    assert _names_in(tmp_path) == [unsent.spool_name]
+    assert _names_in(tmp_path / "spool") == [unsent.spool_name]
     store.release(InodeNumber(2))
     with pytest.raises(ShuttingDownError):
-        await store.open(InodeNumber(4), identity_of(CONTENT)).read(0, 1)
+        await store.open(InodeNumber(4), identity_of(b"other bytes")).read(0, 1)
 
 
 def _names_in(directory: Path) -> list[str]:

@@ -18,7 +18,7 @@ from ctrfs.api.models import ContainerFile, FileId, Listing
 from ctrfs.api.protocol import UploadBody
 from ctrfs.config import ContentConfig
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.open_file import Outgoing
+from ctrfs.content.outgoing import Outgoing
 from ctrfs.content.upload import Uploader
 from ctrfs.errors import (
     RemoteBusyError,
