@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with _times_of(profile, servers):
                     for _number in range(given.runs if profile != REAL else 1):
                         run.carry_out(given.tasks, some, with_curl=with_curl)
+        except KeyboardInterrupt:
+            results.failures.append("ended before all was measured")
         finally:
             servers.close()
     names = [mode.name for mode in modes] + [CURL]

@@ -122,7 +122,7 @@ def line_to(servers: Servers, kind: str, round_trip_s: float) -> Iterator[int]:
         return
     line = Line([port], round_trip_s=round_trip_s)
     try:
-        yield line.ports[0]
+        yield line.ports[port]
     finally:
         line.close()
 

@@ -48,6 +48,7 @@ def _curl(*addresses: str, span: int | None = None) -> float:
         input="\n".join(lines),
         text=True,
         check=True,
+        capture_output=True,
         timeout=LIMIT_S,
     )
     return time.perf_counter() - began_s
