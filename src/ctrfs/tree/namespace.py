@@ -48,6 +48,10 @@ READY_PAUSE_S: Final = 0.5
 # How many rows of ours that a listing lacks are asked for one by one: each is a request.
 CONFIRM_MAX: Final = 8
 REJECTED_KEPT: Final = 200
+# How many times ``ttl`` the kernel may believe in a name without asking again: three times fewer
+# upcalls, and listings, for a program that looks at the same names all the time. Not more, for
+# a short ``ttl`` says that the user wants to see changes soon.
+KNOWN_FOR_TTLS: Final = 3
 
 
 class Namespace:
@@ -179,12 +183,20 @@ class Namespace:
         self._listings.refresh_behind(self._key(node))
 
     def known_timeout_s(self, node: Node) -> float:
-        """Return how long the kernel may believe in the name of ``node``."""
+        """Return how long the kernel may believe in the name of ``node``.
+
+        It is told of each change that is noticed, so this only bounds what nobody notices. It
+        asks again while the listing still answers: the next is then fetched behind the reader.
+        """
         parent = node.parent if not isinstance(node, Root) else node
         age_s = 0.0 if parent is None else self._listings.age_s(self._key(parent))
         if age_s is None:
             return 0.0
-        return max(0.0, min(self._config.ttl_s, self._config.max_stale_s - age_s))
+        config = self._config
+        asked_again_at_s = min(config.max_stale_s / 2, KNOWN_FOR_TTLS * config.ttl_s)
+        return max(
+            0.0, min(max(config.ttl_s, asked_again_at_s - age_s), config.max_stale_s - age_s)
+        )
 
     def missing_timeout_s(self, parent: Parent) -> float:
         """Return how long the kernel may believe that a name is not in ``parent``."""

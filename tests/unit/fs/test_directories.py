@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import trio
 import trio.testing
 from tests.support.in_process import (
     EXCLUSIVE,
@@ -565,6 +566,46 @@ async def test_a_name_that_is_not_there_is_kept_by_the_kernel_for_the_rest_of_th
 
     assert isinstance(found, NoEntry)
     assert found.entry_timeout_s == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "max_stale_s", "age_s", "kept_s"),
+    [
+        (10, 60, 0, 30),  # asked again while the listing may still answer
+        (10, 60, 15, 15),
+        (10, 60, 25, 10),
+        (10, 60, 55, 5),  # never beyond max_stale
+        (1, 60, 0, 3),  # who wants to see changes soon does
+        (0, 60, 0, 0),
+        (0, 0, 0, 0),
+        (300, 300, 100, 200),
+    ],
+)
+async def test_a_name_is_kept_by_the_kernel_until_it_is_time_to_look_again(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    mock_clock: trio.testing.MockClock,
+    *,
+    ttl_s: float,
+    max_stale_s: float,
+    age_s: float,
+    kept_s: float,
+) -> None:
+    """Promise 8: what is shown of a known name is never older than ``max_stale``."""
+    service.plant(work, "/mnt/data/a")
+    config = TreeConfig(ttl_s=ttl_s, max_stale_s=max_stale_s)
+    async with mounted(service, state, Settings(tree=config)) as mount:
+        await mount.names("work")
+        inode = (await mount.stat("work")).inode
+        listed_s = trio.current_time()
+        mock_clock.jump(age_s)
+
+        found = await mount.fs.lookup(inode, b"a")
+
+        assert not isinstance(found, NoEntry)
+        assert listed_s + age_s == trio.current_time()
+        assert found.entry_timeout_s == pytest.approx(kept_s)
 
 
 async def test_a_file_made_elsewhere_appears_after_the_ttl_and_not_before(
