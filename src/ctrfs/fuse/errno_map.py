@@ -145,9 +145,10 @@ def replies_with_errno(
             raise
         except errors.CtrfsError as error:
             number = errno_for(error, operation=operation)
-            elapsed_ms = (self.clock.monotonic_s() - started_s) * _MS_PER_S
-            subject = subject or _subject(self, operation, args)
-            _log_expected(operation, subject, error, number=number, elapsed_ms=elapsed_ms)
+            if log.isEnabledFor(_level_of(error)):
+                elapsed_ms = (self.clock.monotonic_s() - started_s) * _MS_PER_S
+                subject = subject or _subject(self, operation, args)
+                _log_expected(operation, subject, error, number=number, elapsed_ms=elapsed_ms)
             raise pyfuse3.FUSEError(number) from error
         except Exception as error:
             subject = subject or _subject(self, operation, args)
@@ -161,6 +162,10 @@ def replies_with_errno(
     return wrapper
 
 
+def _level_of(error: errors.CtrfsError) -> int:
+    return logging.DEBUG if isinstance(error, _EVERYDAY) else logging.INFO
+
+
 def _log_expected(
     operation: str,
     subject: str,
@@ -169,12 +174,9 @@ def _log_expected(
     number: int,
     elapsed_ms: float,
 ) -> None:
-    level = logging.DEBUG if isinstance(error, _EVERYDAY) else logging.INFO
-    if not log.isEnabledFor(level):
-        return
     request_id = error.request_id if isinstance(error, errors.RemoteError) else None
     log.log(
-        level,
+        _level_of(error),
         "%s %s failed with %s: %s %s%s %.1f ms",
         operation,
         subject,

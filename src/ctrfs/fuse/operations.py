@@ -35,8 +35,9 @@ from ctrfs.fuse.errno_map import replies_with_errno
 from ctrfs.fuse.time_limits import TimeLimits
 from ctrfs.tree.nodes import InodeNumber
 
-# Access control lists: cp and install ask, and take "not supported" for an answer.
-_POSIX_ACL: Final = b"system.posix_acl_"
+# What is outside it (access control lists, security labels, capabilities) is never kept, and
+# "not supported" is the answer that programs remember: ls -l then asks for the first file only.
+_KEPT_ATTRIBUTES: Final = b"user."
 # What mknod of a regular file amounts to.
 _MKNOD_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
@@ -291,13 +292,13 @@ class Operations(pyfuse3.Operations):
     @override
     @replies_with_errno
     async def getxattr(self, inode: int, name: bytes, ctx: Context) -> bytes:
-        _refuse_acl(name)
+        _refuse_foreign(name)
         return await self._fs.getxattr(InodeNumber(inode), name)
 
     @override
     @replies_with_errno
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Context) -> None:
-        _refuse_acl(name)
+        _refuse_foreign(name)
         await self._fs.setxattr(InodeNumber(inode), name, value)
 
     @override
@@ -308,10 +309,10 @@ class Operations(pyfuse3.Operations):
     @override
     @replies_with_errno
     async def removexattr(self, inode: int, name: bytes, ctx: Context) -> None:
-        _refuse_acl(name)
+        _refuse_foreign(name)
         await self._fs.removexattr(InodeNumber(inode), name)
 
 
-def _refuse_acl(name: bytes) -> None:
-    if name.startswith(_POSIX_ACL):
-        raise UnsupportedAttributeError("access control lists are not kept")
+def _refuse_foreign(name: bytes) -> None:
+    if not name.startswith(_KEPT_ATTRIBUTES):
+        raise UnsupportedAttributeError("attributes outside user. are not kept")

@@ -226,13 +226,30 @@ async def test_rename_can_be_told_not_to_replace_and_never_exchanges(
     assert recorder.calls == ["rename 1 b'a' 2 b'b' False", "rename 1 b'a' 2 b'b' True"]
 
 
-async def test_access_control_lists_are_not_supported_and_other_attributes_pass(
-    operations: Operations, recorder: Recorder
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"system.posix_acl_access",
+        b"system.posix_acl_default",
+        b"security.selinux",
+        b"security.capability",
+        b"trusted.overlay.opaque",
+    ],
+)
+async def test_what_is_never_kept_is_called_not_supported_and_asked_of_nobody(
+    operations: Operations, recorder: Recorder, name: bytes
 ) -> None:
-    for name in (b"system.posix_acl_access", b"system.posix_acl_default"):
-        with pytest.raises(pyfuse3.FUSEError) as caught:
-            await operations.setxattr(7, name, b"x", CONTEXT)
-        assert caught.value.errno == errno.EOPNOTSUPP
+    """``ls -l`` asks for the label of the next file, too, if it hears that this one has none."""
+    with pytest.raises(pyfuse3.FUSEError) as when_read:
+        await operations.getxattr(7, name, CONTEXT)
+    with pytest.raises(pyfuse3.FUSEError) as when_set:
+        await operations.setxattr(7, name, b"x", CONTEXT)
+
+    assert when_read.value.errno == when_set.value.errno == errno.EOPNOTSUPP
+    assert recorder.calls == []
+
+
+async def test_attributes_of_users_pass(operations: Operations, recorder: Recorder) -> None:
     await operations.setxattr(7, b"user.ctrfs.refresh", b"1", CONTEXT)
 
     assert await operations.getxattr(7, b"user.ctrfs.id", CONTEXT) == b"value"
