@@ -96,10 +96,6 @@ class InodeTable:
         self._nameless.discard(node.inode)
         self._nodes[node.inode] = node
 
-    def is_known_to_kernel(self, inode: InodeNumber) -> bool:
-        """Tell whether the kernel holds this number."""
-        return inode in self._lookups
-
     def _remove(self, inode: InodeNumber) -> None:
         self._nameless.discard(inode)
         del self._nodes[inode]

@@ -29,6 +29,8 @@ from ctrfs.errors import (
     NoSuchEntryError,
     RemoteError,
     RemoteNotFoundError,
+    RemoteStalledError,
+    RemoteUnavailableError,
 )
 from ctrfs.tree.container_tree import Change
 from ctrfs.tree.entries import EntryTree
@@ -102,7 +104,8 @@ class Namespace:
         """Return the entry called ``name``, or None.
 
         Waits only if what is known is too old: ``max_stale_s`` for an entry already known,
-        ``ttl_s`` for a name that is not.
+        ``ttl_s`` for a name that is not. Where the service cannot be reached, a known entry
+        is answered however old it is, so that the bytes that are here can be read.
 
         Raises:
             NoSuchEntryError: The container itself is gone.
@@ -116,7 +119,13 @@ class Namespace:
                 self._listings.refresh_behind(key)
             return found
         if not self._listings.is_fresh(key):
-            await self._listings.freshen(key)
+            try:
+                await self._listings.freshen(key)
+            except (RemoteUnavailableError, RemoteStalledError):
+                found = self.tree.child(parent, name)
+                if found is None:
+                    raise
+                return found
             self._check_alive(parent)
             found = self.tree.child(parent, name)
         return found

@@ -30,6 +30,8 @@ from ctrfs.errors import (
     NotPermittedError,
     ReadOnlyError,
     RemoteRefusedError,
+    RemoteStalledError,
+    RemoteUnavailableError,
     StaleHandleError,
     TooManyOpenFilesError,
     UnsupportedAttributeError,
@@ -37,6 +39,7 @@ from ctrfs.errors import (
 from ctrfs.fs.attributes import AttributeChanges, NoEntry
 
 DAY_S = 86_400
+LONG_S = 300  # several times max_stale, but before a container expires
 
 
 async def test_of_containers_with_one_name_the_oldest_keeps_it(
@@ -690,6 +693,50 @@ async def test_what_is_known_is_served_while_the_service_is_down(
     assert await mount.read_file("work/a") == b"a"
     with pytest.raises(RemoteRefusedError):
         await mount.stat("work/unknown")
+
+
+@pytest.mark.parametrize("fault", [("status", {"status": 503}), ("stall", {}), ("reset", {})])
+async def test_bytes_that_are_here_can_be_read_however_long_the_service_is_away(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+    fault: tuple[str, dict[str, int]],
+) -> None:
+    """Promise 8: older than ``max_stale`` only while nobody can be asked."""
+    service.plant(work, "/mnt/data/a", b"a")
+    other_id = service.plant(work, "/mnt/data/b", b"b")
+    await mount.read_file("work/a")
+    service.delete_file(work, other_id)
+    action, fields = fault
+    service.add_fault("*", action, **fields)
+    await trio.sleep(LONG_S)
+
+    assert await mount.read_file("work/a") == b"a"
+    found = await mount.stat("work/a")
+    assert found.entry_timeout_s == 0  # the next program that looks has it asked again
+    with pytest.raises((RemoteUnavailableError, RemoteStalledError)):
+        await mount.stat("work/unknown")
+    with pytest.raises((RemoteUnavailableError, RemoteStalledError)):
+        await mount.names("work")
+
+    service.clear_faults()
+    await trio.sleep(LONG_S)
+    assert not await mount.exists("work/b")
+    assert await mount.names("work") == ["a"]
+
+
+async def test_a_service_that_refuses_the_key_is_obeyed_once_max_stale_has_passed(
+    mount: InProcessMount, service: InProcessService, work: str, mock_clock: trio.testing.MockClock
+) -> None:
+    """Promise 8: who is told "no" has been answered."""
+    service.plant(work, "/mnt/data/a", b"a")
+    await mount.read_file("work/a")
+    service.add_fault("*", "status", status=403)
+    mock_clock.jump(61)
+
+    with pytest.raises(RemoteRefusedError):
+        await mount.stat("work/a")
 
 
 async def test_a_file_listed_under_its_full_stored_name_is_found_by_it(

@@ -75,7 +75,9 @@ def test_an_entry_with_a_name_outlives_the_kernels_interest() -> None:
     table.forget([(file.inode, 1)])
 
     assert table.node(file.inode) is file
-    assert not table.is_known_to_kernel(file.inode)
+    table.drop(file.inode)
+    with pytest.raises(NoSuchEntryError):  # nobody knew it any more
+        table.node(file.inode)
 
 
 def test_a_restored_entry_is_there_again_even_if_it_was_forgotten() -> None:
