@@ -1,18 +1,9 @@
-"""The local bytes of one file, shared by every handle on its inode.
-
-    CLEAN    the bytes are those of ``identity``, whether here already or not
-    DIRTY    changed here; the service lacks them
-    SENDING  an upload reads them; they hold still
-    FAILED   the service lacks them, and the last attempt to send them failed
-
-Reading is allowed in every state. A change waits while the file is SENDING.
-"""
+"""The local bytes of one file, shared by every handle on its inode."""
 
 from __future__ import annotations
 
-import enum
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -23,9 +14,11 @@ from ctrfs.api.protocol import ContainersApi, UploadBody
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
 from ctrfs.content.download import Download, StartSoon
+from ctrfs.content.file_state import TRANSITIONS, FileState
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.outgoing import Outgoing
 from ctrfs.content.whole_file import damage_in, digest_of
+from ctrfs.disk.block_sums import BlockSums
 from ctrfs.disk.content_cache import CachedCopy
 from ctrfs.disk.extents import Extents, Range
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
@@ -43,24 +36,6 @@ log = logging.getLogger(__name__)
 
 # A commit of the journal, which follows, waits for the disk in the same way.
 SYNC_INLINE_MAX: Final = 1 * MIB
-
-
-class FileState(enum.Enum):
-    """Who has the newest bytes of a file."""
-
-    CLEAN = "clean"
-    DIRTY = "dirty"
-    SENDING = "sending"
-    FAILED = "failed"
-
-
-TRANSITIONS: Final[Mapping[FileState, frozenset[FileState]]] = {
-    FileState.CLEAN: frozenset({FileState.DIRTY, FileState.SENDING}),
-    FileState.DIRTY: frozenset({FileState.SENDING}),
-    # Back to DIRTY, or to FAILED, when an upload is given up without a verdict.
-    FileState.SENDING: frozenset({FileState.CLEAN, FileState.DIRTY, FileState.FAILED}),
-    FileState.FAILED: frozenset({FileState.DIRTY, FileState.SENDING}),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,17 +78,16 @@ class OpenFile:
         *,
         identity: ContentIdentity | None,
         spool_file: SpoolFile | None = None,
-        copy: CachedCopy | None = None,
+        take_copy: Callable[[], CachedCopy | None] | None = None,
         expected_digest: str | None = None,
     ) -> None:
         """Take the bytes in ``spool_file`` for complete; without one they are on the service.
 
-        A complete ``copy`` is shown after its blocks were compared with their sums. Bytes of
-        ``expected_digest`` are sent only if they have it, or have been changed since.
+        Or in the cache: ``take_copy`` is called when the first byte is wanted, which of a file
+        whose pages the kernel still has is never. Bytes of ``expected_digest`` are sent only
+        if they have it, or have been changed since.
         """
-        assert copy is None or (copy.is_complete and spool_file is None)
-        if copy is not None:
-            spool_file = copy.spool_file
+        assert take_copy is None or spool_file is None
         self._surroundings = surroundings
         self._spool_file = spool_file
         self._download: Download | None = None
@@ -122,10 +96,9 @@ class OpenFile:
         )
         self._complete_size_bytes = spool_file.size_bytes if spool_file is not None else 0
         self._digest = identity.digest if identity is not None and self._is_complete else None
-        if copy is not None and self._digest is None:
-            self._digest = copy.digest
-        # What the present bytes were when they were cached, as long as they are unchanged.
-        self._sums = None if copy is None else copy.sums
+        self._take_copy = take_copy
+        # Of the present bytes when they were cached, as long as they are unchanged.
+        self._sums: BlockSums | None = None
         self._expected_digest = expected_digest
         self._state = FileState.DIRTY if identity is None else FileState.CLEAN
         self._stillness = trio.Lock()
@@ -150,11 +123,14 @@ class OpenFile:
     @property
     def is_complete(self) -> bool:
         """Whether all bytes are on this machine, and were checked when they came."""
+        self._look_into_cache()
         return self._is_complete
 
     @property
     def size_bytes(self) -> int | None:
         """The length; None as long as neither the listing nor a download has told it."""
+        if self.identity is None or self.identity.size_bytes is None:
+            self._look_into_cache()
         if self._is_complete:
             return self._complete_size_bytes
         if self._download is not None:
@@ -182,6 +158,7 @@ class OpenFile:
         Waits until the download has passed ``offset + size`` or has ended. Cancelling the
         wait leaves the download running for other readers. Raises as ``Download.wait_until``.
         """
+        self._look_into_cache()
         while True:
             length = self.size_bytes
             end = offset + size if length is None else min(offset + size, length)
@@ -232,6 +209,7 @@ class OpenFile:
             if size == self.size_bytes:
                 return
             if size == 0:
+                self._take_copy = None
                 self._drop_download()
                 self._is_complete = True
             self._note_change()
@@ -343,6 +321,7 @@ class OpenFile:
         Owner: the store, on the last release. Nothing may be asked of this file after.
         """
         self._drop_download()
+        self._take_copy = None
         self._is_closed = True
         spool_file, self._spool_file = self._spool_file, None
         if spool_file is None:
@@ -422,6 +401,7 @@ class OpenFile:
     def _own_spool_file(self) -> SpoolFile:
         if self._is_closed:
             raise BadHandleError("the file is closed")
+        self._look_into_cache()
         if self._spool_file is None:
             self._spool_file = self._surroundings.spool.create()
         return self._spool_file
@@ -442,7 +422,26 @@ class OpenFile:
     @property
     def _is_whole(self) -> bool:
         """Whether all bytes are here, and none of them is still to be compared."""
+        self._look_into_cache()
         return self._is_complete and (self._sums is None or self._sums.is_verified)
+
+    def _look_into_cache(self) -> None:
+        """Take the copy of an earlier opener, if there is one and nobody has looked yet."""
+        if self._take_copy is None:
+            return
+        take_copy, self._take_copy = self._take_copy, None
+        copy = take_copy()
+        if copy is not None:
+            assert copy.is_complete, "there is no use for a part yet"
+            promised = None if self.identity is None else self.identity.digest
+            if promised not in {None, copy.digest}:
+                copy.spool_file.delete()
+                return
+            self._spool_file = copy.spool_file
+            self._complete_size_bytes = copy.spool_file.size_bytes
+            self._is_complete = True
+            self._digest = copy.digest
+            self._sums = copy.sums
 
     async def _compare_copy(self) -> None:
         """Compare all of a cached copy with its sums; fetch it again if it is damaged.

@@ -16,8 +16,9 @@ from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
 from ctrfs.content.closed_copies import ClosedCopies
+from ctrfs.content.file_state import FileState
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.open_file import FileState, OpenFile, Surroundings
+from ctrfs.content.open_file import OpenFile, Surroundings
 from ctrfs.disk.content_cache import CachedCopy, ContentCache
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.errors import LocalDiskError, ShuttingDownError
@@ -108,7 +109,7 @@ class ContentStore:
         """
         file = self._files.get(inode)
         if file is None:
-            file = self._add(inode, identity, copy=self._copies.take(identity.key))
+            file = self._add(inode, identity, take_copy=lambda: self._copies.take(identity.key))
         file.references += 1
         return file
 
@@ -211,7 +212,7 @@ class ContentStore:
         identity: ContentIdentity | None,
         *,
         spool_file: SpoolFile | None = None,
-        copy: CachedCopy | None = None,
+        take_copy: Callable[[], CachedCopy | None] | None = None,
         expected_digest: str | None = None,
     ) -> OpenFile:
         file = OpenFile(
@@ -219,7 +220,7 @@ class ContentStore:
             inode,
             identity=identity,
             spool_file=spool_file,
-            copy=copy,
+            take_copy=take_copy,
             expected_digest=expected_digest,
         )
         self._files[inode] = file

@@ -107,6 +107,8 @@ def sums_now(spool_file: SpoolFile, extents: Extents, known: BlockSums | None) -
     Raises:
         LocalDiskError: The disk does not give the bytes.
     """
+    if known is not None and known.extents == extents:
+        return known
     sums: dict[int, int] = {}
     for block in _blocks_of(extents):
         kept = None if known is None else known.sums.get(block)
@@ -138,4 +140,7 @@ def _part(extents: Extents, block: int) -> Extents:
 
 
 def _sum_of(spool_file: SpoolFile, block: int) -> int:
-    return xxh3_64_intdigest(spool_file.pread(block * BLOCK_BYTES, BLOCK_BYTES))
+    start = block * BLOCK_BYTES
+    # No more than there is: Python makes room for as much as is asked for.
+    size = min(BLOCK_BYTES, max(0, spool_file.size_bytes - start))
+    return xxh3_64_intdigest(spool_file.pread(start, size))

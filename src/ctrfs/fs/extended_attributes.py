@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ctrfs.content.open_file import FileState
+from ctrfs.content.file_state import FileState
 from ctrfs.errors import (
     NoSuchAttributeError,
     NotPermittedError,

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ctrfs.content.open_file import FileState, OpenFile
+from ctrfs.content.file_state import FileState
+from ctrfs.content.open_file import OpenFile
 from ctrfs.errors import ContentError, CtrfsError, StaleHandleError
 from ctrfs.fs.attributes import OpenFlags
 from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile

@@ -15,8 +15,9 @@ import trio
 
 from ctrfs.api.models import ContainerFile, FileId
 from ctrfs.config import WriteMode
+from ctrfs.content.file_state import FileState
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.open_file import FileState, OpenFile
+from ctrfs.content.open_file import OpenFile
 from ctrfs.content.outgoing import Outgoing
 from ctrfs.content.upload import lookalikes
 from ctrfs.disk.local_entries import LocalFileRow

@@ -106,6 +106,30 @@ async def test_a_copy_that_was_only_read_is_put_back_at_once(large: Bench) -> No
     assert len(entries(large)) == 1
 
 
+async def test_a_file_that_is_opened_and_not_read_stays_where_it_is(large: Bench) -> None:
+    await cached(large)
+    store, file = await opened(large)
+
+    assert file.size_bytes == len(CONTENT)
+    assert len(entries(large)) == 1
+    store.release(INODE)
+
+    assert len(entries(large)) == 1
+
+
+async def test_a_copy_of_another_digest_than_the_listing_promises_is_not_shown(
+    large: Bench,
+) -> None:
+    await cached(large)
+    other = CONTENT[::-1]
+    large.service.transfers = [Transfer(content=other, piece_bytes=MIB)]
+    store = await large.start(LARGE)
+
+    file = store.open(INODE, identity_of(other))
+
+    assert await file.read(0, 100) == other[:100]
+
+
 @pytest.mark.parametrize("offset", [0, BLOCK_BYTES + 5, len(CONTENT) - 8])
 async def test_a_damaged_copy_is_fetched_again_and_never_shown(large: Bench, offset: int) -> None:
     await cached(large)

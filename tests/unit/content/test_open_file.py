@@ -21,7 +21,8 @@ from tests.unit.content.fake_service import (
 
 from ctrfs.api.models import FileId
 from ctrfs.config import ContentConfig
-from ctrfs.content.open_file import TRANSITIONS, FileState, OpenFile
+from ctrfs.content.file_state import TRANSITIONS, FileState
+from ctrfs.content.open_file import OpenFile
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.errors import (
     LocalDiskFullError,

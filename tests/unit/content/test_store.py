@@ -10,7 +10,7 @@ from tests.unit.content.conftest import Bench, store_over
 from tests.unit.content.fake_service import Transfer, identity_of
 
 from ctrfs.api.models import FileId
-from ctrfs.content.open_file import FileState
+from ctrfs.content.file_state import FileState
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.errors import BadHandleError, LocalDiskError, RemoteBusyError, ShuttingDownError
 from ctrfs.tree.nodes import InodeNumber
