@@ -16,7 +16,8 @@ from ctrfs.config import ContentConfig
 from ctrfs.content.download import Download, StartSoon
 from ctrfs.content.file_state import TRANSITIONS, FileState
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.outgoing import Outgoing
+from ctrfs.content.outgoing import Outgoing, Settlement
+from ctrfs.content.recorded_bytes import RecordedBytes
 from ctrfs.content.whole_file import damage_in, digest_of
 from ctrfs.disk.block_sums import BlockSums
 from ctrfs.disk.content_cache import CachedCopy
@@ -65,6 +66,7 @@ class OpenFile:
         last_error: Why the last attempt to send failed; None after a success.
         dirty_since_ns: When the first change was made that the service lacks.
         references: How many holders there are; changed by the store only.
+        recorded: What the journal has of the bytes; told by the file system.
 
     Invariant: a file that is not CLEAN is whole: complete, and all of it compared if it comes from
     the cache. A file without identity is never CLEAN. ``_digest``, where known, is that of the
@@ -109,6 +111,7 @@ class OpenFile:
         self.last_error: CtrfsError | None = None
         self.dirty_since_ns = surroundings.clock.wall_ns() if identity is None else None
         self.references = 0
+        self.recorded = RecordedBytes()
 
     @property
     def state(self) -> FileState:
@@ -187,10 +190,12 @@ class OpenFile:
             LocalDiskFullError: The spool has no room; length and other bytes are as before.
         """
         self._check_sendable(offset + len(data))
-        if self._is_whole and not self._stillness.locked():
+        is_free = self._is_whole and not self.recorded.are_present
+        if is_free and not self._stillness.locked():
             return self._write_now(offset, data)
         await self.complete()
         async with self._stillness:
+            await self._leave_recorded(is_wanted=True)
             return self._write_now(offset, data)
 
     async def truncate(self, size: int) -> None:
@@ -212,6 +217,7 @@ class OpenFile:
                 self._take_copy = None
                 self._drop_download()
                 self._is_complete = True
+            await self._leave_recorded(is_wanted=size > 0)
             self._note_change()
             self._own_spool_file().truncate(size)
             self._complete_size_bytes = size
@@ -252,7 +258,7 @@ class OpenFile:
         try:
             async with self._stillness:
                 self._check_sendable(self._complete_size_bytes)
-                upload = _Upload(self._state)
+                upload, state_before = Settlement(), self._state
                 self._move_to(FileState.SENDING)
                 spool_file = self._own_spool_file()
                 try:
@@ -269,7 +275,7 @@ class OpenFile:
                     upload.error = error
                     raise
                 finally:
-                    self._finish_upload(upload)
+                    self._finish_upload(upload, state_before)
         finally:
             self._surroundings.on_idle(self)
 
@@ -323,6 +329,7 @@ class OpenFile:
         self._drop_download()
         self._take_copy = None
         self._is_closed = True
+        self.recorded.forget()
         spool_file, self._spool_file = self._spool_file, None
         if spool_file is None:
             return None
@@ -362,6 +369,13 @@ class OpenFile:
         self._complete_size_bytes = spool_file.size_bytes
         return written
 
+    async def _leave_recorded(self, *, is_wanted: bool) -> None:
+        """Before a change, keep what the journal has promised; see ``RecordedBytes.set_aside``."""
+        if self.recorded.are_present:
+            self._spool_file = await self.recorded.set_aside(
+                self._own_spool_file(), self._surroundings.spool, is_wanted=is_wanted
+            )
+
     def _note_change(self) -> None:
         self._surroundings.on_change(self)
         self._digest = self._expected_digest = self._sums = None
@@ -374,17 +388,17 @@ class OpenFile:
         assert state in TRANSITIONS[self._state], f"{self._state} to {state}"
         self._state = state
 
-    def _finish_upload(self, upload: _Upload) -> None:
+    def _finish_upload(self, upload: Settlement, state_before: FileState) -> None:
         if upload.identity is not None:
             self.identity = upload.identity
             self.last_error = None
             self.dirty_since_ns = None
             self._move_to(FileState.CLEAN)
-        elif upload.error is not None and upload.state_before is not FileState.CLEAN:
+        elif upload.error is not None and state_before is not FileState.CLEAN:
             self.last_error = upload.error
             self._move_to(FileState.FAILED)
         else:
-            self._move_to(upload.state_before)
+            self._move_to(state_before)
 
     def _check_sendable(self, size: int) -> None:
         limit = self._surroundings.config.file_bytes_max
@@ -484,15 +498,3 @@ class OpenFile:
         except ShuttingDownError:
             if self._download is download or self._is_closed:
                 raise
-
-
-class _Upload:
-    """What has become of one ``sending`` block."""
-
-    def __init__(self, state_before: FileState) -> None:
-        self.state_before = state_before
-        self.identity: ContentIdentity | None = None
-        self.error: CtrfsError | None = None
-
-    def settle(self, identity: ContentIdentity) -> None:
-        self.identity = identity

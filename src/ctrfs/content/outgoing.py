@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ctrfs.api.protocol import UploadBody
 from ctrfs.content.identity import ContentIdentity
+from ctrfs.errors import CtrfsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +25,15 @@ class Outgoing:
     digest: str
     body: UploadBody
     settle: Callable[[ContentIdentity], None]
+
+
+class Settlement:
+    """What has become of one attempt to send: nothing, a version of the service, or a failure."""
+
+    def __init__(self) -> None:
+        self.identity: ContentIdentity | None = None
+        self.error: CtrfsError | None = None
+
+    def settle(self, identity: ContentIdentity) -> None:
+        """Note what the service calls the bytes now."""
+        self.identity = identity

@@ -150,6 +150,7 @@ class ContentStore:
         assert inode not in self._files, "a file is adopted once"
         spool_file = self._spool.open(spool_name)
         file = self._add(inode, None, spool_file=spool_file, expected_digest=digest)
+        file.recorded.note()
         file.rest()
         return file
 

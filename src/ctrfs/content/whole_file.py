@@ -1,4 +1,4 @@
-"""What reads every byte of a local file: inline if they are few, else in a thread."""
+"""What reads or copies every byte of a local file: inline if they are few, else in a thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 from ctrfs.content.identity import new_hasher
 from ctrfs.disk.block_sums import damaged_blocks
-from ctrfs.disk.spool import SpoolFile
+from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.units import MIB
 
 # blake2b makes 1 GB/s here: a MiB takes 1 ms, which nobody feels; a hop to a thread takes 0.1.
@@ -30,6 +30,27 @@ async def damage_in(spool_file: SpoolFile, expected: Mapping[int, int]) -> list[
         return damaged_blocks(spool_file, expected)
     with spool_file.pinned():
         return await trio.to_thread.run_sync(damaged_blocks, spool_file, expected)
+
+
+async def copy_of(spool_file: SpoolFile, spool: SpoolDirectory) -> SpoolFile:
+    """Return a new spool file with all bytes, which must hold still meanwhile.
+
+    Raises:
+        LocalDiskFullError: There is no room for it.
+    """
+    copy = spool.create()
+    try:
+        copy.reserve(spool_file.allocated_bytes)
+        if spool_file.size_bytes <= INLINE_MAX:
+            copy.take_bytes_of(spool_file)
+        else:
+            with spool_file.pinned(), copy.pinned():
+                await trio.to_thread.run_sync(copy.take_bytes_of, spool_file)
+        copy.account()
+    except BaseException:
+        copy.delete()
+        raise
+    return copy
 
 
 def _digest(spool_file: SpoolFile) -> str:

@@ -49,10 +49,9 @@ class UnsentRow:
     spool_name: str
     size_bytes: int
     digest: str
-    """blake2b of the bytes, 32 hex digits; empty once they have been changed again."""
+    """blake2b of the bytes, 32 hex digits; empty where it is not known."""
     replaces: tuple[StoredVersion, ...]
-    """What may be deleted once these bytes are on the service; nothing once they have been
-    changed again: half of a change takes the place of nothing."""
+    """What may be deleted once these bytes are on the service."""
     mtime_ns: int
     mode: int | None
     error: str
@@ -133,14 +132,6 @@ class Journal:
             "UPDATE unsent SET error = ? WHERE key = ?",
             (blob_from_text(error), blob_from_text(key)),
         )
-
-    def note_changed(self, key: str) -> None:
-        """Say that the bytes of a file are being changed: who knows what a crash leaves of them."""
-        with self._database.transaction(durable=True):
-            self._database.execute(
-                "UPDATE unsent SET digest = '', replaces = '[]' WHERE key = ?",
-                (blob_from_text(key),),
-            )
 
     def move_below(self, container_id: str, old: bytes, new: bytes) -> None:
         """Give every file below the folder ``old`` its path below ``new``."""

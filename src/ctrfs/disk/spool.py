@@ -114,7 +114,7 @@ class SpoolDirectory:
             self._forget(name)
             raise
         file = SpoolFile(self, self._path / name, fd, size_bytes=os.fstat(fd).st_size)
-        file._account()  # noqa: SLF001  # directory and file are one unit
+        file.account()
         return file
 
     def sweep(self, keep: set[str]) -> int:
@@ -239,7 +239,7 @@ class SpoolFile:
                 self.truncate(size_before)
             raise
         finally:
-            self._account()
+            self.account()
         self.size_bytes = max(size_before, offset + len(view))
         return written
 
@@ -248,7 +248,29 @@ class SpoolFile:
         with _translated("change the length of a spool file"):
             os.ftruncate(self._descriptor(), size)
         self.size_bytes = size
-        self._account()
+        self.account()
+
+    def take_bytes_of(self, source: SpoolFile) -> None:
+        """Become a copy of ``source``, holes included; ``account`` must follow. May take long.
+
+        A thread may do this while both are pinned and nobody changes either. File systems that
+        can share blocks do; the others copy inside the kernel (copy_file_range(2)).
+        """
+        fd, source_fd = self._descriptor(), source._descriptor()  # one of ours
+        with _translated("copy a spool file"):
+            for start, end in _data_between(source_fd, 0, source.size_bytes):
+                position = start
+                while position < end:
+                    copied = os.copy_file_range(source_fd, fd, end - position, position, position)
+                    if copied == 0:
+                        raise LocalDiskError("a spool file has become shorter")
+                    position += copied
+            os.ftruncate(fd, source.size_bytes)
+        self.size_bytes = source.size_bytes
+
+    def reserve(self, growth_bytes: int) -> None:
+        """Raise LocalDiskFullError unless the quota has room, if need be after a reclaim."""
+        self._directory._make_room(growth_bytes)  # noqa: SLF001
 
     def sync(self) -> None:
         """Return when the disk holds the bytes and the name; may take long."""
@@ -344,7 +366,8 @@ class SpoolFile:
         if growth > 0:
             self._directory._make_room(growth)  # noqa: SLF001
 
-    def _account(self) -> None:
+    def account(self) -> None:
+        """Count what the file takes of the disk now."""
         if not self._is_over:
             blocks = os.fstat(self._descriptor()).st_blocks
             self._directory._note(self.name, blocks * _SECTOR_BYTES)  # noqa: SLF001
@@ -369,19 +392,24 @@ def _opened(path: Path) -> int:
 def _allocated_between(fd: int, start: int, end: int) -> int:
     """Return how many bytes from ``start`` to ``end`` are data and not holes."""
     total = 0
+    for data_start, data_end in _data_between(fd, start, end):
+        # Linux counts the end of the file as a hole; the block that it lies in is allocated.
+        total += min(end, data_end + -data_end % _BLOCK_BYTES) - data_start
+    return total
+
+
+def _data_between(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each piece from ``start`` to ``end`` that is no hole."""
     position = start
     while position < end:
         try:
             data_start = os.lseek(fd, position, os.SEEK_DATA)
         except OSError:  # no data from here on
-            break
+            return
         if data_start >= end:
-            break
+            return
         position = min(os.lseek(fd, data_start, os.SEEK_HOLE), end)
-        # Linux counts the end of the file as a hole; the block that it lies in is allocated.
-        position = min(end, position + -position % _BLOCK_BYTES)
-        total += position - data_start
-    return total
+        yield data_start, position
 
 
 @contextmanager

@@ -323,7 +323,6 @@ class Mover:
             and (row := journal.row(entry.journal_key)) is not None
         ]  # fmt: skip
         local_row = local.file(container_id, path) if file.is_local_only else None
-        has_key = file.journal_key is not None
 
         def take_away() -> None:
             if local_row is not None:
@@ -347,10 +346,7 @@ class Mover:
             with self._parts.spared(), journal.together():
                 if local_row is not None:
                     local.put_file(local_row)
-                if not has_key:
-                    self._recorder.settle(file)
-                for row in before:
-                    journal.put(row)
+                self._recorder.put_back(file, open_file, before)
             raise
 
     def _forget_local(self, owner: ContainerDirectory, path: EntryPath | None) -> None:

@@ -42,8 +42,9 @@ class Recorder:
             left them.
         overdue_rmdirs: Likewise, containers.
 
-    Invariant: ``_vouched`` has the key of each record whose bytes have not been changed since;
-    ``_owed`` that of each which should be gone and could not be taken away.
+    Invariant: ``_vouched`` has the key of each record that is of a file's present bytes (any
+    other is of earlier ones, which are still there); ``_owed`` that of each record which should
+    be gone and could not be taken away.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -121,7 +122,7 @@ class Recorder:
                 file, open_file, digest=digest, error="", place=place, replaces=replaces
             )
             instead()
-        self._recorded(file, key)
+        self._recorded(file, key, open_file)
         reached("close.kept")
 
     async def intend(
@@ -152,7 +153,7 @@ class Recorder:
                     file, open_file, digest=digest, error="", place=place, replaces=replaces
                 )
                 instead()
-            self._recorded(file, key)
+            self._recorded(file, key, open_file, keeps_earlier=place is not None)
 
     async def failed(self, file: File, open_file: OpenFile, error: CtrfsError) -> None:
         """Record why bytes could not be sent, and the bytes themselves where that is still to do.
@@ -167,7 +168,8 @@ class Recorder:
                 self.journal.note_error(file.journal_key, text_of(error))
             else:
                 await open_file.sync_to_disk()
-                self._recorded(file, self._put(file, open_file, digest="", error=text_of(error)))
+                key = self._put(file, open_file, digest="", error=text_of(error))
+                self._recorded(file, key, open_file)
         except LocalDiskError as failure:
             log.error(  # noqa: TRY400  # a full disk is no bug of ours: a line, not a traceback
                 "unsent bytes of inode %d cannot be kept past this mount: %s", file.inode, failure
@@ -185,16 +187,10 @@ class Recorder:
         """Bring the name in the record of unsent bytes up to date, and what they replace."""
         row = self._row(file)
         if row is not None:
-            is_whole = row.key in self._vouched
             versions = tuple(version_of(remote) for remote in replaced_by(file))
+            path = b"/".join(path_in_container(file))
             with self._parts.spared():
-                self.journal.put(
-                    replace(
-                        row,
-                        path=b"/".join(path_in_container(file)),
-                        replaces=versions if is_whole else (),
-                    )
-                )
+                self.journal.put(replace(row, path=path, replaces=versions))
 
     def settle(self, *files: File, deletes: Iterable[ContainerFile] = ()) -> None:
         """Forget the bytes of ``files``, and record what is to be deleted; one step for each.
@@ -231,8 +227,31 @@ class Recorder:
             if file.journal_key is not None:
                 self._vouched.discard(file.journal_key)
                 self._owed.discard(file.journal_key)
+                open_file = self._parts.store.get(file.inode)
+                if open_file is not None:
+                    open_file.recorded.forget()
             file.journal_key = None
             _is_settled(file)
+
+    def put_back(self, file: File, open_file: OpenFile, rows: Collection[UnsentRow]) -> None:
+        """Say that a change which was intended is undone: the records are to be as before.
+
+        Args:
+            file: Whose change it was.
+            open_file: Its bytes.
+            rows: The records there were, of ``file`` too if it had one; else it has none again.
+
+        Raises:
+            LocalDiskError: The disk refuses.
+        """
+        had_record = any(row.key == file.journal_key for row in rows)
+        if not had_record:
+            self.settle(file)
+        for row in rows:
+            self.journal.put(row)
+        if had_record and file.journal_key is not None and open_file.recorded.are_aside:
+            self._vouched.discard(file.journal_key)
+            open_file.recorded.are_present = False
 
     def take_away_owed(self) -> None:
         """Try once more to take away what should be gone."""
@@ -300,20 +319,20 @@ class Recorder:
         self.journal.put(row)
         return key
 
-    def _recorded(self, file: File, key: str) -> None:
+    def _recorded(
+        self, file: File, key: str, open_file: OpenFile, *, keeps_earlier: bool = False
+    ) -> None:
         """Say that a record is on the disk."""
         file.journal_key = key
         self._vouched.add(key)
         self._owed.discard(key)
+        open_file.recorded.note(keeps_earlier=keeps_earlier)
 
     def _changed(self, inode: InodeNumber) -> None:
-        """Say that bytes are about to be changed; only the first change of recorded ones costs."""
+        """Say that bytes are about to be changed; what the record has of them is set aside."""
         file = self._parts.tree.inodes.find(inode)
-        key = file.journal_key if isinstance(file, File) else None
-        if key is not None and key in self._vouched:
-            self._vouched.discard(key)
-            with self._parts.spared():
-                self.journal.note_changed(key)
+        if isinstance(file, File) and file.journal_key is not None:
+            self._vouched.discard(file.journal_key)
 
     def _row(self, file: File) -> UnsentRow | None:
         return None if file.journal_key is None else self.journal.row(file.journal_key)

@@ -207,17 +207,6 @@ def test_a_second_put_changes_all_of_a_row_but_since_when_it_is_there(
     assert journal.rows() == [replace(UNSENT, path=b"other", replaces=())]
 
 
-def test_changed_bytes_have_no_digest_any_more_and_take_the_place_of_nothing(
-    database: StateDatabase,
-) -> None:
-    journal = Journal(database)
-    journal.put(UNSENT)
-
-    journal.note_changed(UNSENT.key)
-
-    assert journal.rows() == [replace(UNSENT, digest="", replaces=())]
-
-
 def test_files_below_a_renamed_folder_get_their_new_paths(database: StateDatabase) -> None:
     journal = Journal(database)
     journal.put(replace(UNSENT, key="1", path=b"a/b/c"))

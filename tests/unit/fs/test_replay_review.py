@@ -55,7 +55,7 @@ def descriptors() -> int:
 # -- bytes changed again, and a crash before they are closed -------------------------------
 
 
-async def test_restored_bytes_that_were_changed_before_a_crash_are_not_taken_for_damaged(
+async def test_restored_bytes_that_were_changed_before_a_crash_come_back_as_they_were_closed(
     service: InProcessService,
     state: Path,
     work: str,
@@ -75,10 +75,10 @@ async def test_restored_bytes_that_were_changed_before_a_crash_are_not_taken_for
 
     async with mounted(service, state) as mount:
         await settled(mount)
-        assert await mount.walk("work") == {"work/a.txt": b"SECOND"}
+        assert await mount.walk("work") == {"work/a.txt": b"first"}
 
 
-async def test_bytes_changed_behind_an_upload_that_failed_are_not_taken_for_damaged(
+async def test_bytes_changed_behind_an_upload_that_failed_come_back_as_they_were_closed(
     tmp_path: Path, state: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async def change(mount: InProcessMount) -> None:
@@ -102,10 +102,10 @@ async def test_bytes_changed_behind_an_upload_that_failed_are_not_taken_for_dama
 
         async with mounted(service, state) as mount:
             await settled(mount)
-            assert await mount.walk("work") == {"work/a.txt": b"SECOND"}
+            assert await mount.walk("work") == {"work/a.txt": b"first"}
 
 
-async def test_bytes_that_were_never_closed_take_the_place_of_nothing_that_was_acknowledged(
+async def test_a_truncation_that_was_never_closed_takes_the_place_of_nothing(
     service: InProcessService,
     state: Path,
     work: str,
@@ -127,7 +127,7 @@ async def test_bytes_that_were_never_closed_take_the_place_of_nothing_that_was_a
     async with mounted(service, state) as mount:
         await settled(mount)
         await trio.sleep(TTL_PASSED_S)
-        assert b"acknowledged" in (await mount.walk("work")).values()
+        assert await mount.walk("work") == {"work/a.txt": b"failed"}
 
 
 # -- taking over ---------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""Promise 14, and 13: a crash in the middle of a change leaves what was closed before it.
+
+What was closed and not sent is in the journal alone. In virtual time.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from tests.support.in_process import TRUNCATE, WRITE, InProcessMount, Settings, mounted
+from tests.support.service import InProcessService
+from tests.support.trees import stored
+from tests.unit.fs.test_replay import Crasher
+
+from ctrfs import failpoints
+from ctrfs.config import ContentConfig, FileSystemConfig, WriteMode
+from ctrfs.errors import LocalDiskFullError, RemoteUnavailableError
+from ctrfs.fs.attributes import OpenFlags
+from ctrfs.units import KIB
+
+BACK = Settings(files=FileSystemConfig(write_mode=WriteMode.BACK))
+THROUGH = Settings()
+OLD, CLOSED = b"old", b"closed, not sent"
+
+Clock = trio.testing.MockClock
+both_modes = pytest.mark.parametrize("settings", [BACK, THROUGH], ids=["back", "through"])
+# No operation here passes it, so that the tests die where they say.
+POINT = "folder.copied"
+
+
+async def all_sent() -> None:
+    await trio.sleep(1000)
+
+
+async def close_unsent(mount: InProcessMount, service: InProcessService, content: bytes) -> None:
+    """Save ``work/a`` such that only the journal has it: the service refuses, if asked."""
+    service.add_fault("create_file", "status", status=500)
+    if mount.parts.config.write_mode is WriteMode.BACK:
+        await mount.write_file("work/a", content)
+    else:
+        with pytest.raises(RemoteUnavailableError):
+            await mount.write_file("work/a", content)
+
+
+@both_modes
+@pytest.mark.parametrize("flags", [TRUNCATE, WRITE], ids=["emptied", "in place"])
+async def test_a_crash_in_the_middle_of_a_save_leaves_the_last_one(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    flags: OpenFlags,
+    settings: Settings,
+    autojump_clock: Clock,
+) -> None:
+    """Promise 14."""
+
+    async def work_on(mount: InProcessMount) -> None:
+        await close_unsent(mount, service, CLOSED)
+        handle = await mount.open("work/a", flags)
+        await mount.fs.write(handle, 0, b"NEW")
+        failpoints.reached(POINT)
+
+    async with mounted(service, state) as mount:
+        await mount.write_file("work/a", OLD)
+    await Crasher(service, state, settings).run(POINT, work_on)
+
+    async with mounted(service, state, settings) as mount:
+        assert await mount.read_file("work/a") == CLOSED
+        await all_sent()
+        assert await mount.walk("work") == {"work/a": CLOSED}
+    assert stored(service, "work") == {"a": CLOSED}
+
+
+@both_modes
+async def test_the_next_close_is_what_a_crash_leaves_from_then_on(
+    service: InProcessService, state: Path, work: str, settings: Settings, autojump_clock: Clock
+) -> None:
+    """Promise 14."""
+
+    async def work_on(mount: InProcessMount) -> None:
+        await close_unsent(mount, service, CLOSED)
+        await close_unsent(mount, service, b"again")
+        failpoints.reached(POINT)
+
+    await Crasher(service, state, settings).run(POINT, work_on)
+
+    async with mounted(service, state, settings) as mount:
+        await all_sent()
+        assert await mount.walk("work") == {"work/a": b"again"}
+    assert stored(service, "work") == {"a": b"again"}
+
+
+async def test_a_renaming_into_another_container_that_fails_keeps_what_was_closed(
+    service: InProcessService, state: Path, work: str, autojump_clock: Clock
+) -> None:
+    service.create_container("other")
+
+    async def work_on(mount: InProcessMount) -> None:
+        await close_unsent(mount, service, CLOSED)
+        handle = await mount.open("work/a", TRUNCATE)
+        await mount.fs.write(handle, 0, b"NEW")
+        with pytest.raises(RemoteUnavailableError):
+            await mount.rename("work/a", "other/a")
+        failpoints.reached(POINT)
+
+    await Crasher(service, state, BACK).run(POINT, work_on)
+
+    async with mounted(service, state, BACK) as mount:
+        assert await mount.read_file("work/a") == CLOSED
+        assert await mount.names("other") == []
+
+
+async def test_a_large_file_is_copied_once_and_takes_its_space_once_it_is_sent(
+    service: InProcessService, state: Path, work: str
+) -> None:
+    closed = bytes(range(256)) * (8 * KIB)  # 2 MiB: in a thread
+    async with mounted(service, state, BACK) as mount:
+        await mount.write_file("work/a", closed)
+        handle = await mount.open("work/a", WRITE)
+        used = mount.parts.store.bytes_used
+        for offset in range(4):
+            await mount.fs.write(handle, offset, b"x")
+        assert used + len(closed) <= mount.parts.store.bytes_used < used + 2 * len(closed)
+        await mount.fs.fsync(handle)
+        assert mount.parts.store.bytes_used < used + len(closed)
+        await mount.fs.release(handle)
+    assert stored(service, "work") == {"a": b"xxxx" + closed[4:]}
+
+
+async def test_where_a_copy_has_no_room_the_write_fails_and_nothing_is_lost(
+    service: InProcessService, state: Path, work: str, autojump_clock: Clock
+) -> None:
+    closed = b"c" * 48 * KIB
+    small = replace(BACK, content=ContentConfig(spool_bytes_max=64 * KIB, file_bytes_max=64 * KIB))
+    async with mounted(service, state, small) as mount:
+        service.add_fault("create_file", "status", status=500)
+        with suppress(RemoteUnavailableError):  # three quarters are taken: it waits
+            await mount.write_file("work/a", closed)
+        handle = await mount.open("work/a", WRITE)
+        with pytest.raises(LocalDiskFullError):
+            await mount.fs.write(handle, 0, b"NEW")
+        assert await mount.read_file("work/a") == closed
+        await mount.fs.release(handle)
+        service.clear_faults()
+        await all_sent()
+    assert stored(service, "work") == {"a": closed}
