@@ -439,3 +439,15 @@ async def test_what_goes_to_this_machine_takes_no_way_over_a_proxy(
             await api.retrieve_file(CONTAINER, FILE)
 
         assert (proxy.connections, server.connections) == (0, 1)
+
+
+async def test_what_goes_elsewhere_takes_the_way_that_the_environment_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve_scripts(answer_with_the_file) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
+        config = ApiConfig(base_url="http://service.invalid/v1", retries_max=0)
+        async with open_client(config, clock=SystemClock()) as api:
+            file = await api.retrieve_file(CONTAINER, FILE)
+
+        assert (file.id, proxy.connections) == (FILE, 1)

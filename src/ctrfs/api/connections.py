@@ -1,6 +1,9 @@
-"""The connections to one service: httpx clients with room for one each.
+"""The connections to one service: httpx transports with room for one each.
 
 How many are in use at once is the business of ``pacing``.
+
+Transports and not clients: what a client adds (cookies, redirects, authentication, events) is
+not wanted here, and is an eighth of the processor time of a small upload.
 
 httpx's own pool looks at every connection for every request, which is quadratic in the number
 of requests under way (docs/performance.md has the numbers).
@@ -9,6 +12,7 @@ of requests under way (docs/performance.md has the numbers).
 from __future__ import annotations
 
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -16,6 +20,7 @@ from typing import Final
 import httpcore
 import httpx
 import trio
+from typing_extensions import override
 
 from ctrfs import errors
 from ctrfs.config import ApiConfig
@@ -38,17 +43,23 @@ _RECEIVE_BYTES: Final = 256 * KIB
 class Connection:
     """One leased connection; whoever has read an answer to its end marks it reusable."""
 
-    __slots__ = ("client", "is_reusable")
+    __slots__ = ("is_reusable", "transport")
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self.transport = transport
         self.is_reusable = False
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer once its head has come; raises what httpx raises."""
+        response = await self.transport.handle_async_request(request)
+        response.request = request
+        return response
 
 
 class Connections:
-    """Clients of one connection each, made when needed.
+    """Transports of one connection each, made when needed.
 
-    Invariant: no client is both idle and leased.
+    Invariant: no transport is both idle and leased.
     """
 
     def __init__(
@@ -64,7 +75,7 @@ class Connections:
         self._trusts_proxies = trusts_proxies
         # The one place where httpcore lets itself be told: for all of its connections.
         httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _RECEIVE_BYTES
-        self._idle: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncBaseTransport] = []
         self._is_closed = False
         # One for all, as loading the certificates takes 30 ms. Without TLS it stays empty,
         # which trusts nobody.
@@ -79,15 +90,15 @@ class Connections:
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
         """Hold a connection; one that is not marked reusable at the end is closed."""
-        connection = Connection(self._idle.pop() if self._idle else self._new_client())
+        connection = Connection(self._idle.pop() if self._idle else self._new_transport())
         try:
             yield connection
         finally:
-            has_ended_well = connection.is_reusable and not _has_surplus(connection.client)
+            has_ended_well = connection.is_reusable and not _has_surplus(connection.transport)
             if has_ended_well and not self._is_closed:
-                self._idle.append(connection.client)
+                self._idle.append(connection.transport)
             else:
-                await _close(connection.client)
+                await _close(connection.transport)
 
     async def aclose(self) -> None:
         """Close the idle connections; those on lease are closed when they come back."""
@@ -95,36 +106,46 @@ class Connections:
         while self._idle:
             await _close(self._idle.pop())
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_transport(self) -> httpx.AsyncBaseTransport:
+        if self._transport_factory is not None:
+            return self._transport_factory()
         limits = httpx.Limits(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S
         )
-        transport: httpx.AsyncBaseTransport | None = None
-        if self._transport_factory is not None:
-            transport = self._transport_factory()
-        elif self._config.unix_socket is not None:
-            transport = httpx.AsyncHTTPTransport(
-                verify=self._tls, limits=limits, uds=str(self._config.unix_socket)
-            )
-        # Without a transport of ours httpx honours the proxies of the environment, if told so.
+        socket = self._config.unix_socket
         with _environment_to_blame():
-            return httpx.AsyncClient(
-                transport=transport,
-                verify=self._tls,
-                limits=limits,
-                follow_redirects=False,
-                trust_env=self._trusts_proxies,
+            if socket is None and self._trusts_proxies and urllib.request.getproxies():
+                return _ThroughProxies(
+                    httpx.AsyncClient(verify=self._tls, limits=limits, trust_env=True)
+                )
+            return httpx.AsyncHTTPTransport(
+                verify=self._tls, limits=limits, uds=None if socket is None else str(socket)
             )
 
 
-def _has_surplus(client: httpx.AsyncClient) -> bool:
+class _ThroughProxies(httpx.AsyncBaseTransport):
+    """A client as a transport: httpx itself knows which of the environment's proxies to take."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._client.send(request, stream=True, follow_redirects=False)
+
+    @override
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+def _has_surplus(transport: httpx.AsyncBaseTransport) -> bool:
     """Tell whether bytes have come behind the end of an answer.
 
     httpcore keeps them and would take them for the next answer: that to another question. What
     comes later it notices by itself. There is no public way to ask; where the private one is
     gone, nothing has come (tests/faults/test_hostile_answers.py would notice).
     """
-    pool: object = getattr(client._transport, "_pool", None)  # noqa: SLF001  # see above
+    pool: object = getattr(transport, "_pool", None)
     for connection in getattr(pool, "connections", ()):
         inner: object = getattr(connection, "_connection", None)
         wire: object = getattr(inner, "_h11_state", None)
@@ -150,6 +171,6 @@ def _environment_to_blame() -> Iterator[None]:
         ) from error
 
 
-async def _close(client: httpx.AsyncClient) -> None:
+async def _close(transport: httpx.AsyncBaseTransport) -> None:
     with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-        await client.aclose()
+        await transport.aclose()

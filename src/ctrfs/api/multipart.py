@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from ctrfs.api.protocol import UploadBody
 from ctrfs.errors import RemoteInvalidError
+from ctrfs.units import KIB
 
 # Source: HTML Living Standard, multipart form data, as httpx 0.28 and with it the official
 # client do it; the backslash is doubled there too. ESC goes out raw, again like there.
@@ -24,6 +25,8 @@ _FILENAME_ESCAPES: Final = {
     '"': "%22",
     "\\": "\\\\",
 }
+# Up to here the whole body is one piece: each costs a call of the system, and often a packet.
+_JOINED_BYTES_MAX: Final = 64 * KIB
 _TO_ESCAPE: Final = re.compile("|".join(re.escape(character) for character in _FILENAME_ESCAPES))
 
 
@@ -52,6 +55,8 @@ class MultipartBody:
 
     def stream(self) -> PieceStream:
         """Return a new pass over the whole body."""
+        if self.length_bytes <= _JOINED_BYTES_MAX:
+            return PieceStream(lambda: iter((b"".join(self._pieces()),)))
         return PieceStream(self._pieces)
 
     def _pieces(self) -> Iterator[bytes]:

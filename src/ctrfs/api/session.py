@@ -185,7 +185,7 @@ class Session:
                 request = self._request(call, url, attempts, key)
                 attempts.was_sent = True
                 with _limited(trial, call):
-                    response = await connection.client.send(request, stream=True)
+                    response = await connection.send(request)
                 report.answered(response)
                 self._learn(trial, response)
                 async with _reading(response, connection) as answer:

@@ -59,6 +59,17 @@ async def test_an_empty_file_can_be_sent() -> None:
     assert len(await body_of(multipart)) == multipart.length_bytes
 
 
+async def test_a_small_file_goes_out_in_one_piece_and_a_large_one_uncopied() -> None:
+    async def pieces_of(content: bytes) -> list[bytes]:
+        body = UploadBody(size_bytes=len(content), open=lambda: iter([content]))
+        return [piece async for piece in MultipartBody(name="a", body=body).stream()]
+
+    large = bytes(1 << 20)
+
+    assert len(await pieces_of(bytes(4096))) == 1
+    assert any(piece is large for piece in await pieces_of(large))
+
+
 async def test_a_body_can_be_sent_twice() -> None:
     multipart = MultipartBody(name="a", body=UploadBody(size_bytes=3, open=lambda: iter([b"abc"])))
 
