@@ -142,6 +142,11 @@ class ContentConfig:
     """How long a read, or the upload of one file, may take in all, retries included."""
     download_retries_max: int = 2
     chunk_bytes: int = 256 * KIB
+    near_bytes: int = 4 * MIB
+    """A file up to this length comes whole, and a read so far ahead of a transfer waits for it: at
+    a second a request a further one would cost more. The kernel reads up to 2 MiB ahead."""
+    block_bytes_min: int = 128 * KIB
+    """The least that is asked for around a byte far from all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,7 +139,7 @@ def test_damaged_entries_are_asked_for_again_and_never_shown(
     read_both(mount)
 
     assert content_requests(planted) == 2
-    assert "is fetched again" in mount.log_text()
+    assert "are damaged: fetched again" in mount.log_text()
 
 
 def test_two_mounts_of_one_source_share_what_they_have_read(

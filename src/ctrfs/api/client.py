@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from ctrfs import errors
 from ctrfs.api.connections import TransportFactory
-from ctrfs.api.content_stream import HttpContentStream, content_stream
+from ctrfs.api.content_stream import HttpContentStream, content_stream, range_headers
 from ctrfs.api.decode import Decoder
 from ctrfs.api.encode import container_body, copy_body
 from ctrfs.api.failures import (
@@ -222,13 +222,15 @@ class ContainersClient(ContainersApi):
         file_id: FileId,
         *,
         offset: int = 0,
+        end: int | None = None,
+        version: str | None = None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[HttpContentStream]:
         call = Call(
             operation="download",
             method="GET",
             segments=(_CONTAINERS, container_id, _FILES, file_id, "content"),
-            headers=(("Range", f"bytes={offset}-"),) if offset else (),
+            headers=range_headers(offset, end, version),
             is_transfer=True,
             on_turn=on_turn,
         )
@@ -239,6 +241,7 @@ class ContainersClient(ContainersApi):
                 return content_stream(
                     answer,
                     offset=offset,
+                    end=end,
                     stall_timeout_s=self._config.stall_timeout_s,
                     redactor=self._redactor,
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Final
 
 import httpx
@@ -17,18 +18,32 @@ from ctrfs.api.protocol import ContentStream
 from ctrfs.api.redaction import Redactor
 
 _CONTENT_RANGE: Final = re.compile(
-    r"bytes (\d{1,18})-(\d{1,18})/(\d+|\*)", re.ASCII | re.IGNORECASE
+    r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE
 )
+_STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e]{1,200}"', re.ASCII)
+
+
+def range_headers(offset: int, end: int | None, version: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the headers that ask for a part; none for the whole file.
+
+    Source: RFC 9110, 13.1.5 (If-Range) and 14.2 (Range).
+    """
+    if offset == 0 and end is None:
+        return ()
+    last = "" if end is None else end - 1
+    wanted = ("Range", f"bytes={offset}-{last}")
+    return (wanted,) if version is None else (wanted, ("If-Range", version))
 
 
 def content_stream(
-    answer: Answer, *, offset: int, stall_timeout_s: float, redactor: Redactor
+    answer: Answer, *, offset: int, end: int | None, stall_timeout_s: float, redactor: Redactor
 ) -> HttpContentStream:
     """Return the download that ``answer`` begins.
 
     Args:
         answer: A success, its body not read yet.
-        offset: What was asked for; 0 means that no range was.
+        offset: What was asked for.
+        end: Likewise; 0 and None mean that no part was.
         stall_timeout_s: The longest silence within the body.
         redactor: Masks the key in errors.
 
@@ -42,22 +57,36 @@ def content_stream(
         raise errors.RemoteProtocolError(
             "the service sent encoded bytes although asked not to", request_id=request_id
         )
+    is_part_wanted = offset > 0 or end is not None
     length_bytes = _length_bytes(answer)
-    start = 0
+    start, total_bytes = 0, length_bytes
     if answer.status == 206:
-        start, range_bytes = _content_range(answer)
-        if offset == 0 or start != offset or length_bytes not in {None, range_bytes}:
+        start, stop, total_bytes = _content_range(answer)
+        is_right = start == offset and (end is None or stop <= end)
+        if not is_part_wanted or not is_right or length_bytes not in {None, stop - start}:
             raise errors.RemoteProtocolError(
                 "the service sent another part than the one asked for", request_id=request_id
             )
-        length_bytes = range_bytes
-    return HttpContentStream(
-        answer,
+        length_bytes = stop - start
+    announced = _Announced(
         offset=start,
         length_bytes=length_bytes,
-        stall_timeout_s=stall_timeout_s,
-        redactor=redactor,
+        total_bytes=total_bytes,
+        version=_strong_tag(answer),
+        has_ranges=_has_ranges(answer, is_part_wanted=is_part_wanted),
     )
+    return HttpContentStream(answer, announced, stall_timeout_s=stall_timeout_s, redactor=redactor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced:
+    """What the head of an answer says of its bytes; as in ``ContentStream``."""
+
+    offset: int
+    length_bytes: int | None
+    total_bytes: int | None
+    version: str | None
+    has_ranges: bool | None
 
 
 class HttpContentStream(ContentStream):
@@ -66,15 +95,17 @@ class HttpContentStream(ContentStream):
     def __init__(
         self,
         answer: Answer,
+        announced: _Announced,
         *,
-        offset: int,
-        length_bytes: int | None,
         stall_timeout_s: float,
         redactor: Redactor,
     ) -> None:
         self._answer = answer
-        self.offset = offset
-        self.length_bytes = length_bytes
+        self.offset = announced.offset
+        self.length_bytes = announced.length_bytes
+        self.total_bytes = announced.total_bytes
+        self.version = announced.version
+        self.has_ranges = announced.has_ranges
         self._stall_timeout_s = stall_timeout_s
         self._redactor = redactor
         self._received_bytes = 0
@@ -133,10 +164,24 @@ def _length_bytes(answer: Answer) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
-def _content_range(answer: Answer) -> tuple[int, int]:
-    """Return where the part starts and how many bytes it has."""
+def _content_range(answer: Answer) -> tuple[int, int, int | None]:
+    """Return where the part starts and stops, and how many bytes the whole has."""
     text = answer.headers.get("content-range", "").strip()
     match = _CONTENT_RANGE.fullmatch(text)
     if match is None or int(match[2]) < int(match[1]):
         raise errors.RemoteProtocolError("the service sent a part without saying which")
-    return int(match[1]), int(match[2]) - int(match[1]) + 1
+    return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
+
+
+def _strong_tag(answer: Answer) -> str | None:
+    # A weak one allows differences, and must not stand in If-Range. Source: RFC 9110, 8.8.3.
+    text = answer.headers.get("etag", "").strip()
+    return text if _STRONG_TAG.fullmatch(text) else None
+
+
+def _has_ranges(answer: Answer, *, is_part_wanted: bool) -> bool | None:
+    if answer.status == 206:
+        return True
+    if is_part_wanted:
+        return False
+    return True if answer.headers.get("accept-ranges", "").strip().lower() == "bytes" else None

@@ -39,10 +39,18 @@ class ContentStream(Protocol):
             answered with that part (206), else 0.
         length_bytes: How many bytes this answer announces from ``offset`` on; None if it
             does not say.
+        total_bytes: How many bytes the file has by this answer; None if it does not say.
+        version: What the server calls this version of the bytes, a strong entity tag; None
+            without one.
+        has_ranges: Whether this answer shows that the server sends parts (206, or its word for
+            it); None if it shows nothing.
     """
 
     offset: int
     length_bytes: int | None
+    total_bytes: int | None
+    version: str | None
+    has_ranges: bool | None
 
     def pieces(self) -> AsyncIterator[bytes]:
         """Yield the bytes in order, as they come from the socket.
@@ -130,13 +138,21 @@ class ContainersApi(Protocol):
         file_id: FileId,
         *,
         offset: int = 0,
+        end: int | None = None,
+        version: str | None = None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> AbstractAsyncContextManager[ContentStream]:
         """Open the bytes of a file; entering waits for its turn and the answer's headers.
 
-        ``on_turn`` is told each time that the request is about to be sent.
+        An ``offset`` above 0 or an ``end`` asks for the part from there to before ``end``; a
+        server without ranges sends all of it, and ``ContentStream.offset`` tells which
+        happened. The connection is given back when the block is left, early or not.
 
-        An ``offset`` above 0 asks for the rest from there; a server without ranges sends
-        all of it, and ``ContentStream.offset`` tells which happened. The connection is
-        given back when the block is left, early or not.
+        Args:
+            container_id: Of which container.
+            file_id: Of which file.
+            offset: The first byte to send.
+            end: The first byte not to send; None for all there are.
+            version: Send a part only of this version (``ContentStream.version``), else all.
+            on_turn: Told each time that the request is about to be sent.
         """

@@ -56,14 +56,9 @@ class ClosedCopies:
                 await self._something_to_do.wait()
 
     def take(self, key: CacheKey) -> CachedCopy | None:
-        """Return the complete copy of ``key``, which then is the caller's alone; None without."""
+        """Return the copy of ``key``, which then is the caller's alone; None without."""
         copy = self._waiting.pop(key, None)
-        if copy is None:
-            copy = self._cache.take(key)
-        if copy is not None and not copy.is_complete:
-            copy.spool_file.delete()
-            return None
-        return copy
+        return self._cache.take(key) if copy is None else copy
 
     def put(self, key: CacheKey, copy: CachedCopy) -> None:
         """Keep ``copy`` under ``key`` for later mounts, now or soon."""

@@ -1,17 +1,17 @@
 """Bytes on their way from the service into a spool file, for all who read that file.
 
-Readers wait for a watermark, not for the end. What lies below it is there to read; what has
-come but lies above is not shown yet: the last chunk stays back until length and hash of the
-whole are checked, so that nobody reads to the end of a file with wrong content.
+Readers wait for their bytes, not for the end. A file that is read from its start comes in one
+request; a read far from what is on its way has a part fetched of its own, where the server sends
+parts, and else waits. Each such transfer is a lane, a task with its own retries; one that breaks
+goes on from where it stopped. What has come is the business of ``arrivals``.
 
-A transfer that breaks goes on from where it stopped. A whole that turns out wrong is fetched
-again from the start, and must then agree with everything readers have already been given.
+Parts are of one version: the server is told which (If-Range), or the hash of the whole is known.
+Where neither is so, only the very first request may ask for a part; the next brings the whole.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
@@ -21,9 +21,9 @@ import trio
 from ctrfs import errands
 from ctrfs.api.protocol import ContainersApi, ContentStream
 from ctrfs.config import ContentConfig
-from ctrfs.content.identity import ContentIdentity, new_hasher
-from ctrfs.content.pace import Pace
-from ctrfs.disk.spool import SpoolFile
+from ctrfs.content.arrivals import Arrivals
+from ctrfs.content.habits import Habits
+from ctrfs.content.lane import Lane, part_around, split_point
 from ctrfs.errors import (
     ContainerExpiredError,
     ContentError,
@@ -33,9 +33,7 @@ from ctrfs.errors import (
     RemoteProtocolError,
     RemoteStalledError,
     RemoteUnavailableError,
-    ShuttingDownError,
     StaleHandleError,
-    TruncatedContentError,
 )
 from ctrfs.units import MIB
 
@@ -49,6 +47,13 @@ WORTHWHILE_BYTES: Final = 1 * MIB
 # What one reader was told of a silent service goes for those, too, whom the kernel has let wait
 # behind that one for the same page: it asks anew for each, one after another, in milliseconds.
 FAILURE_LASTS_S: Final = 1.0
+# Transfers of one file at once; the others of a wide random reader wait for these.
+LANES_MAX: Final = 8
+# Further transfers for one sequential reader, where one is slow; four is what browsers of the
+# time of HTTP/1.1 settled on for a whole host.
+SPLITS_MAX: Final = 4
+SPLIT_GAIN: Final = 1.25
+SPLIT_LOOK_S: Final = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +62,16 @@ class Download:
     """The download of one file, begun by its first reader, and again after a failure.
 
     Attributes:
-        watermark: How many bytes from the start can be read from the spool file now.
-        length_bytes: How long the file is; None until the service has said so.
-        is_complete: All bytes are there and checked.
-
-    Invariant: ``watermark <= _received`` except in a second pass, which compares what comes
-    with what lies below the watermark; ``_hasher`` has seen exactly the first ``_received``
-    bytes.
+        arrivals: What has come so far.
     """
 
     def __init__(
         self,
         api: ContainersApi,
         config: ContentConfig,
-        identity: ContentIdentity,
+        arrivals: Arrivals,
         *,
-        spool_file: SpoolFile,
+        habits: Habits,
         start_soon: StartSoon,
         on_complete: Callable[[int, str], None],
     ) -> None:
@@ -81,32 +80,34 @@ class Download:
         Args:
             api: Where the bytes come from.
             config: How long to wait and how often to try.
-            identity: Which bytes.
-            spool_file: Where they go; must not be written by anyone else meanwhile.
+            arrivals: Which bytes, and where they go.
+            habits: What all downloads learn about the service.
             start_soon: Starts a background task, or raises ShuttingDownError.
             on_complete: Told length and digest in the step in which the last bytes appear.
         """
         self._api = api
         self._config = config
-        self._identity = identity
-        self._spool_file = spool_file
+        self._identity = arrivals.identity
+        self._habits = habits
         self._start_soon = start_soon
         self._on_complete = on_complete
         self._progress = trio.lowlevel.ParkingLot()
-        self._flight: _Flight | None = None
-        self._received = 0
-        self._hasher = new_hasher()
-        self._pace = Pace(config.stall_timeout_s)
+        self._waiting = 0
+        self._room = trio.Semaphore(LANES_MAX)
+        self._lanes: list[Lane] = []
+        self._checker: Lane | None = None
+        self._grown: dict[int, int] = {}
+        self._look_at_split_s = 0.0
+        self._rate_at_split = 0.0
         self._stalled: tuple[float, int] | None = None
-        self.watermark = 0
-        self.length_bytes = identity.size_bytes
-        self.is_complete = False
+        self._version: str | None = None
+        self.arrivals = arrivals
 
-    async def wait_until(self, end: int) -> None:
-        """Return once the first ``end`` bytes can be read, or all if the file is shorter.
+    async def wait_for(self, start: int, end: int) -> None:
+        """Return once ``arrivals`` has these bytes, or what is there of that if the file is shorter.
 
-        Cancelling the wait leaves the download running for others. Bytes before ``end`` that
-        arrive are a reason to wait on, up to ``config.transfer_timeout_s`` in all.
+        Cancelling the wait leaves the download running for others. Bytes that arrive on the
+        way to these are a reason to wait on, up to ``config.transfer_timeout_s`` in all.
 
         Raises:
             RemoteStalledError: Nothing, or next to nothing (``pace``), arrived for
@@ -117,60 +118,68 @@ class Download:
             ShuttingDownError: The download was cancelled.
             RemoteError: The service refused, or broke off too often.
         """
-        await self._wait(lambda: self.is_complete or self.watermark >= end)
+        await self._wait(lambda: self.arrivals.needed_for(start, end))
 
     async def wait_for_all(self) -> None:
-        """Return once all bytes are there and checked; raises like ``wait_until``."""
-        await self._wait(lambda: self.is_complete)
+        """Return once all bytes are there and checked; raises like ``wait_for``."""
+        await self._wait(self._needed_for_all)
 
     async def wait_for_length(self) -> None:
-        """Return once ``length_bytes`` is known; raises like ``wait_until``."""
-        await self._wait(lambda: self.length_bytes is not None)
+        """Return once ``length_bytes`` is known; raises like ``wait_for``."""
+        await self._wait(lambda: 0 if self.arrivals.length_bytes is None else None)
 
     def cancel(self) -> None:
         """Stop; waiters get ShuttingDownError. The spool file is not touched any more."""
-        if self._flight is not None:
-            self._flight.scope.cancel()
+        for lane in self._lanes:
+            lane.scope.cancel()
 
-    def check_invariants(self) -> None:
-        """Raise AssertionError if the counts contradict each other."""
-        assert 0 <= self.watermark <= self._spool_file.size_bytes
-        if self.is_complete:
-            assert self.watermark == self.length_bytes == self._spool_file.size_bytes
+    # Waiting
 
-    async def _wait(self, is_reached: Callable[[], bool]) -> None:
-        if is_reached():
+    def _needed_for_all(self) -> int | None:
+        return None if self.arrivals.is_complete else self.arrivals.first_missing
+
+    async def _wait(self, needed: Callable[[], int | None]) -> None:
+        """Return once ``needed`` gives None; till then it gives the byte that has to come."""
+        byte = needed()
+        if byte is None:
             return
         began_s = trio.current_time()
         if self._stalled is not None:
-            stalled_s, received = self._stalled
-            if began_s - stalled_s < FAILURE_LASTS_S and received == self._received:
+            stalled_s, stalled_byte = self._stalled
+            if began_s - stalled_s < FAILURE_LASTS_S and stalled_byte == byte:
                 raise self._stall_error()
-        flight = self._flight or self._take_off()
-        errands.joined(flight.errand)
         end_s = began_s + self._config.transfer_timeout_s
-        # Whoever comes to a download that already crawls waits as long as all others.
+        # Whoever comes to a lane that already crawls waits as long as all others.
         patient_until_s = began_s + self._config.stall_timeout_s
-        while not (is_reached() or flight.is_over):
+        lane: Lane | None = None
+        while (byte := needed()) is not None:
+            if lane is not None and lane.is_over and lane.error is not None:
+                raise lane.error
+            if lane is None or not self._brings(lane, byte):
+                lane = self._lane_for(byte)
+                errands.joined(lane.errand)
+                patient_until_s = trio.current_time() + self._config.stall_timeout_s
             # A request that waits for its turn behind others is no sign of silence.
-            limit_s = end_s if flight.waits_for_turn else min(patient_until_s, end_s)
-            with trio.move_on_at(limit_s) as patience:
-                await self._progress.park()
-            turn_came_s = flight.turn_came_s + self._config.stall_timeout_s
-            patient_until_s = max(patient_until_s, turn_came_s, self._pace.lasts_until_s())
+            limit_s = end_s if lane.waits_for_turn else min(patient_until_s, end_s)
+            self._waiting += 1
+            try:
+                with trio.move_on_at(limit_s) as patience:
+                    await self._progress.park()
+            finally:
+                self._waiting -= 1
+            turn_came_s = lane.turn_came_s + self._config.stall_timeout_s
+            patient_until_s = max(patient_until_s, turn_came_s, lane.pace.lasts_until_s())
             if patience.cancelled_caught:
-                self._check_patience(patient_until_s, end_s)
-        if not is_reached():
-            raise flight.error
+                self._check_patience(byte, patient_until_s, end_s)
 
-    def _check_patience(self, patient_until_s: float, end_s: float) -> None:
+    def _check_patience(self, byte: int, patient_until_s: float, end_s: float) -> None:
         now_s = trio.current_time()
         file_id = self._identity.file_id
         if now_s >= end_s:
             timeout_s = self._config.transfer_timeout_s
             raise RemoteStalledError(f"bytes of {file_id} did not come within {timeout_s:g} s")
         if now_s >= patient_until_s:
-            self._stalled = (now_s, self._received)
+            self._stalled = (now_s, byte)
             raise self._stall_error()
 
     def _stall_error(self) -> RemoteStalledError:
@@ -179,40 +188,74 @@ class Download:
             f"hardly a byte of {self._identity.file_id} came for {timeout_s:g} s"
         )
 
-    def _take_off(self) -> _Flight:
-        # Not async on purpose: no task may run between "no flight" and "recorded".
-        flight = _Flight()
+    # Lanes
+
+    def _brings(self, lane: Lane, byte: int) -> bool:
+        is_only = self.arrivals.length_bytes is None and not lane.is_over
+        return lane.will_bring(byte) or lane is self._checker or is_only
+
+    def _lane_for(self, byte: int) -> Lane:
+        """Return the lane that brings ``byte``, or checks if all is here; opens it if need be."""
+        # Not async on purpose: no task may run between "no lane" and "recorded".
+        lanes = [lane for lane in self._lanes if self._brings(lane, byte)]
+        nearest = max(lanes, key=lambda lane: lane.position, default=None)
+        if nearest is not None:
+            near_bytes = max(self._config.near_bytes, 2 * self._habits.reach_bytes)
+            is_far = self.arrivals.length_bytes is not None and byte - nearest.position > near_bytes
+            if not is_far or not self._habits.has_ranges or not self._may_ask_for_parts():
+                return nearest
+        if not self._may_ask_for_parts():
+            return self._open(byte if byte == self.arrivals.first_missing else 0, None)
+        part = part_around(
+            byte,
+            arrived=self.arrivals.arrived,
+            length_bytes=self.arrivals.length_bytes,
+            habits=self._habits,
+            config=self._config,
+            follows_bytes=self._grown.pop(byte, 0),
+        )
+        return self._open(*part)
+
+    def _may_ask_for_parts(self) -> bool:
+        """Whether parts that are asked for are of one version, as far as anybody can tell."""
+        is_told = self._version is not None or self._identity.digest is not None
+        is_first = self.arrivals.is_empty and not self._lanes
+        return self._habits.has_ranges is not False and (is_told or is_first)
+
+    def _open(self, start: int, end: int | None) -> Lane:
+        lane = Lane(start, end, stall_timeout_s=self._config.stall_timeout_s)
 
         async def fly() -> None:
-            await self._fly(flight)
+            await self._fly(lane)
 
         self._start_soon(fly)
-        self._flight = flight
-        return flight
+        self._lanes.append(lane)
+        return lane
 
-    async def _fly(self, flight: _Flight) -> None:
+    async def _fly(self, lane: Lane) -> None:
         try:
-            with flight.scope:
-                await self._fetch(flight)
+            with lane.scope:
+                await self._fetch(lane)
+                lane.error = None
         except CtrfsError as error:
-            flight.error = error
+            lane.error = error
         except Exception as error:  # handed to the readers, not hidden
             log.exception("download of %s: unexpected failure", self._identity.file_id)
-            flight.error = CtrfsError(f"unexpected failure of a download: {error!r}")
+            lane.error = CtrfsError(f"unexpected failure of a download: {error!r}")
         finally:
-            flight.is_over = True
-            self._flight = None
+            lane.is_over = True
+            self._lanes.remove(lane)
             self._progress.unpark_all()
 
-    async def _fetch(self, flight: _Flight) -> None:
-        """Bring all bytes into the spool file, with as many attempts as allowed."""
+    async def _fetch(self, lane: Lane) -> None:
+        """Bring the bytes of a lane into the spool file, with as many attempts as allowed."""
         retries = 0
         while True:
-            received_before = self._received
-            failure = await self._attempt(flight)
+            position_before = lane.position
+            failure = await self._attempt(lane)
             if failure is None:
                 return
-            if self._received - received_before >= WORTHWHILE_BYTES:
+            if lane.position - position_before >= WORTHWHILE_BYTES:
                 retries = 0
             if retries == self._config.download_retries_max:
                 break
@@ -221,126 +264,184 @@ class Download:
             retries += 1
         if isinstance(failure, ContentError):
             # Nothing that came is to be trusted; the next reader begins afresh.
-            self.watermark = 0
+            self.arrivals.give_up()
         raise failure
 
-    async def _attempt(self, flight: _Flight) -> CtrfsError | None:
+    async def _attempt(self, lane: Lane) -> CtrfsError | None:
         """Return what broke a transfer such that another may do better; None if all is well.
 
         Raises:
             CtrfsError: Another attempt would fare no better, or has been made in ``api``.
         """
-        identity = self._identity
-
-        def on_turn() -> None:
-            # Only the first: a request that is sent again has brought nothing.
-            if flight.waits_for_turn:
-                flight.waits_for_turn = False
-                flight.turn_came_s = trio.current_time()
-                self._progress.unpark_all()
-
         try:
-            async with self._api.download(
-                identity.container_id, identity.file_id, offset=self._received, on_turn=on_turn
-            ) as stream:
-                return await self._receive(stream)
+            if not self._is_all_here(lane):
+                async with self._room, self._transfer(lane) as stream:
+                    failure = await self._receive(lane, stream)
+                if failure is not None:
+                    return failure
+            return await self._check_if_whole(lane)
+        except ContentError as error:
+            self._start_over(lane)
+            return error
         except (RemoteNotFoundError, ContainerExpiredError) as error:
             raise StaleHandleError(str(error)) from error
 
-    async def _receive(self, stream: ContentStream) -> CtrfsError | None:
+    def _is_all_here(self, lane: Lane) -> bool:
+        end = self.arrivals.length_bytes if lane.end is None else lane.end
+        return end is not None and lane.position >= end > 0
+
+    @asynccontextmanager
+    async def _transfer(self, lane: Lane) -> AsyncIterator[ContentStream]:
+        asked_s = trio.current_time()
+
+        def on_turn() -> None:
+            nonlocal asked_s
+            asked_s = trio.current_time()
+            # Only the first: a request that is sent again has brought nothing.
+            if lane.waits_for_turn:
+                lane.waits_for_turn = False
+                lane.turn_came_s = asked_s
+                self._progress.unpark_all()
+
+        async with self._api.download(
+            self._identity.container_id,
+            self._identity.file_id,
+            offset=lane.position,
+            end=lane.end,
+            version=self._version,
+            on_turn=on_turn,
+        ) as stream:
+            self._habits.answered(trio.current_time() - asked_s)
+            yield stream
+
+    # One transfer
+
+    async def _receive(self, lane: Lane, stream: ContentStream) -> CtrfsError | None:
+        """Take the bytes of one answer; return what broke it off, None at its end."""
         try:
-            self._begin(stream)
-            position = stream.offset
-            began_s = trio.current_time()
+            self._begin(lane, stream)
+            began_s, start = trio.current_time(), lane.position
+            lane.flows(began_s)
             async with _closing(stream.pieces()) as pieces:
-                while (piece := await self._next_of(pieces, began_s=began_s)) is not None:
+                while (piece := await self._next_of(lane, pieces, began_s=began_s)) is not None:
                     # A buffered piece comes without a checkpoint, and a cancelled download
                     # must not write: the spool file may be somebody else's by now.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    self._accept(position, piece)
-                    position += len(piece)
+                    self._accept(lane, piece)
+                    if lane.has_enough(stream):
+                        break
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._finish(position)
+            self._habits.brought(lane.position - start, trio.current_time() - began_s)
+            self._end(lane)
         except (RemoteUnavailableError, RemoteStalledError) as error:
-            return error
-        except ContentError as error:
-            self._start_over()
             return error
         return None
 
-    async def _next_of(self, pieces: AsyncIterator[bytes], *, began_s: float) -> bytes | None:
+    async def _next_of(
+        self, lane: Lane, pieces: AsyncIterator[bytes], *, began_s: float
+    ) -> bytes | None:
         """Return the next piece of a transfer; None at its end.
 
         Raises:
             RemoteStalledError: Hardly anything comes: the connection is of more use to others.
         """
         timeout_s = self._config.stall_timeout_s
-        with trio.move_on_at(max(began_s + timeout_s, self._pace.lasts_until_s())):
+        with trio.move_on_at(max(began_s + timeout_s, lane.pace.lasts_until_s())):
             return await anext(pieces, None)
         raise RemoteStalledError(f"hardly a byte came for {timeout_s:g} s")
 
-    def _begin(self, stream: ContentStream) -> None:
-        if stream.offset > self._received:
+    def _begin(self, lane: Lane, stream: ContentStream) -> None:
+        """Compare what an answer promises with what was asked for and is known."""
+        if stream.offset > lane.position:
             raise RemoteProtocolError(
-                f"asked for bytes from {self._received}, got them from {stream.offset}"
+                f"asked for bytes from {lane.position}, got them from {stream.offset}"
             )
-        if stream.length_bytes is None:
+        if self._version is not None and stream.version not in {None, self._version}:
+            raise HashMismatchError(f"{self._identity.file_id} has become another version")
+        self._version = stream.version or self._version
+        if stream.has_ranges is not None:
+            self._habits.has_ranges = stream.has_ranges
+        if stream.has_ranges is False:  # all of it instead of the part
+            lane.restart()
+            if any(other.end is None for other in self._lanes if other is not lane):
+                lane.drop()
+                return
+        if stream.total_bytes is not None:
+            self.arrivals.learn_length(stream.total_bytes)
+            self._progress.unpark_all()
+
+    def _accept(self, lane: Lane, piece: bytes) -> None:
+        now_s = trio.current_time()
+        lane.pace.note(len(piece), now_s=now_s)
+        self.arrivals.accept(lane.position, piece)
+        lane.position += len(piece)
+        self._progress.unpark_all()
+        self._split_if_slow(lane, now_s)
+
+    def _end(self, lane: Lane) -> None:
+        """Look at where an answer has ended."""
+        if lane.end is None:
+            self.arrivals.end_at(lane.position)
+        elif lane.position < lane.end:
+            raise RemoteUnavailableError(f"the part ended at {lane.position}, not {lane.end}")
+        else:
+            self._grown[lane.end] = lane.end - lane.start
+
+    def _split_if_slow(self, lane: Lane, now_s: float) -> None:
+        """Let another connection bring half of what a reader would wait for much longer."""
+        if now_s < self._look_at_split_s or len(self._lanes) >= SPLITS_MAX:
             return
-        announced = stream.offset + stream.length_bytes
-        if self.length_bytes is None:
-            self.length_bytes = announced
-        elif announced != self.length_bytes:
-            raise TruncatedContentError(received_bytes=announced, expected_bytes=self.length_bytes)
+        latency_s = self._habits.latency_s
+        self._look_at_split_s = now_s + max(SPLIT_LOOK_S, 2 * latency_s)
+        rate = sum(other.bytes_per_s(now_s) for other in self._lanes)
+        point = split_point(
+            lane, length_bytes=self.arrivals.length_bytes, now_s=now_s, latency_s=latency_s
+        )
+        # The last split must have paid; else it is not the connection that is slow.
+        has_paid = rate > self._rate_at_split * SPLIT_GAIN
+        if point is None or not has_paid or self._waiting == 0 or not self._may_split():
+            return
+        self._rate_at_split = rate
+        end, lane.end = lane.end, point
+        self._open(point, end)
+
+    def _may_split(self) -> bool:
+        health = self._api.health
+        has_leave = health.waiting == 0 and health.under_way <= health.limit // 2
+        return has_leave and bool(self._habits.has_ranges) and self._may_ask_for_parts()
+
+    # The whole
+
+    async def _check_if_whole(self, lane: Lane) -> CtrfsError | None:
+        """Check length and hash if this lane brought the last bytes; return why to try again."""
+        arrivals = self.arrivals
+        if not arrivals.is_all_here or self._checker is not None or arrivals.is_complete:
+            return None
+        self._checker = lane
+        try:
+            damaged = await arrivals.check()
+        finally:
+            self._checker = None
+        if damaged is not None:
+            lane.start, lane.position, lane.end = damaged[0], *damaged
+            return RemoteUnavailableError("bytes kept on this machine are damaged")
+        self._drop_others(lane)
+        assert arrivals.length_bytes is not None, "it is complete"
+        self._on_complete(arrivals.length_bytes, arrivals.digest)
         self._progress.unpark_all()
+        return None
 
-    def _accept(self, position: int, piece: bytes) -> None:
-        """Take the bytes that belong at ``position``: compare what is there, write the rest."""
-        self._pace.note(len(piece), now_s=trio.current_time())
-        end = position + len(piece)
-        if self.length_bytes is not None and end > self.length_bytes:
-            raise TruncatedContentError(received_bytes=end, expected_bytes=self.length_bytes)
-        view = memoryview(piece)
-        compared = max(self._received, self.watermark)
-        if position < compared:
-            again = view[: compared - position]
-            if self._spool_file.pread(position, len(again)) != again:
-                raise HashMismatchError(f"two transfers of {self._identity.file_id} differ")
-        if end > compared:
-            self._spool_file.pwrite(max(position, compared), view[max(0, compared - position) :])
-        if end > self._received:
-            self._hasher.update(view[self._received - position :])
-            self._received = end
-        self._publish()
-
-    def _publish(self) -> None:
-        """Raise the watermark, but not into the last chunk: that waits for the checks."""
-        length = self._received if self.length_bytes is None else self.length_bytes
-        shown = min(self._received, length - self._config.chunk_bytes)
-        self.watermark = max(self.watermark, shown)
-        self._progress.unpark_all()
-
-    def _finish(self, position: int) -> None:
-        promised = max(self._received, self.watermark, self.length_bytes or 0)
-        if position < promised:
-            raise TruncatedContentError(received_bytes=position, expected_bytes=promised)
-        digest = self._hasher.hexdigest()
-        if self._identity.digest not in {None, digest}:
-            raise HashMismatchError(
-                f"the bytes of {self._identity.file_id} have the hash {digest}, "
-                f"promised was {self._identity.digest}"
-            )
-        if self._spool_file.size_bytes != position:  # a longer first pass was there
-            self._spool_file.truncate(position)
-        self.length_bytes = self.watermark = position
-        self.is_complete = True
-        self._on_complete(position, digest)
-        self._progress.unpark_all()
-
-    def _start_over(self) -> None:
+    def _start_over(self, lane: Lane) -> None:
         """Let the next attempt begin at the first byte, what was learnt from this one forgotten."""
-        self._received = 0
-        self._hasher = new_hasher()
-        self.length_bytes = self._identity.size_bytes
+        self._drop_others(lane)
+        lane.restart()
+        self._version = None
+        self.arrivals.start_over()
+
+    def _drop_others(self, lane: Lane) -> None:
+        for other in self._lanes:
+            if other is not lane:
+                other.drop()
 
 
 @asynccontextmanager
@@ -351,22 +452,3 @@ async def _closing(pieces: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[
     finally:
         if isinstance(pieces, AsyncGenerator):
             await pieces.aclose()
-
-
-class _Flight:
-    """One task that fetches.
-
-    Attributes:
-        error: Why it ended without all bytes, once ``is_over``.
-        waits_for_turn: Whether its first request is still behind others.
-        turn_came_s: When that was sent, by trio's clock.
-        errand: What it was begun on, if not for a reader.
-    """
-
-    def __init__(self) -> None:
-        self.waits_for_turn = True
-        self.turn_came_s = -math.inf
-        self.errand = errands.unwanted()
-        self.scope = trio.CancelScope()
-        self.is_over = False
-        self.error: CtrfsError = ShuttingDownError("the download was cancelled")

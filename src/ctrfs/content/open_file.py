@@ -5,24 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Final
 
 import trio
 
-from ctrfs.api.protocol import ContainersApi, UploadBody
-from ctrfs.clock import Clock
-from ctrfs.config import ContentConfig
-from ctrfs.content.download import Download, StartSoon
+from ctrfs.api.protocol import UploadBody
+from ctrfs.content.arrivals import Arrivals
+from ctrfs.content.download import Download
 from ctrfs.content.file_state import TRANSITIONS, FileState
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.outgoing import Outgoing, Settlement
 from ctrfs.content.recorded_bytes import RecordedBytes
-from ctrfs.content.whole_file import damage_in, digest_of
+from ctrfs.content.surroundings import Surroundings
+from ctrfs.content.whole_file import damage_in, digest_of, sync
 from ctrfs.disk.block_sums import BlockSums
 from ctrfs.disk.content_cache import CachedCopy
 from ctrfs.disk.extents import Extents, Range
-from ctrfs.disk.spool import SpoolDirectory, SpoolFile
+from ctrfs.disk.spool import SpoolFile
 from ctrfs.errors import (
     BadHandleError,
     CtrfsError,
@@ -31,27 +29,8 @@ from ctrfs.errors import (
     ShuttingDownError,
 )
 from ctrfs.tree.nodes import InodeNumber
-from ctrfs.units import MIB
 
 log = logging.getLogger(__name__)
-
-# A commit of the journal, which follows, waits for the disk in the same way.
-SYNC_INLINE_MAX: Final = 1 * MIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What every open file needs of the outside; one record for all."""
-
-    api: ContainersApi
-    clock: Clock
-    config: ContentConfig
-    spool: SpoolDirectory
-    start_soon: StartSoon
-    on_idle: Callable[[OpenFile], None]
-    """Called when a file has stopped to be unsent, or to be resident."""
-    on_change: Callable[[OpenFile], None] = lambda _file: None
-    """Called before the first byte of a change is written; must not wait."""
 
 
 class OpenFile:
@@ -99,6 +78,7 @@ class OpenFile:
         self._complete_size_bytes = spool_file.size_bytes if spool_file is not None else 0
         self._digest = identity.digest if identity is not None and self._is_complete else None
         self._take_copy = take_copy
+        self._partial: CachedCopy | None = None
         # Of the present bytes when they were cached, as long as they are unchanged.
         self._sums: BlockSums | None = None
         self._expected_digest = expected_digest
@@ -137,7 +117,7 @@ class OpenFile:
         if self._is_complete:
             return self._complete_size_bytes
         if self._download is not None:
-            return self._download.length_bytes
+            return self._download.arrivals.length_bytes
         return None if self.identity is None else self.identity.size_bytes
 
     @property
@@ -148,7 +128,7 @@ class OpenFile:
     @is_resident.setter
     def is_resident(self, value: bool) -> None:
         self._is_resident = value
-        self._surroundings.on_idle(self)
+        self._surroundings.on_idle(self.inode)
 
     @property
     def spool_name(self) -> str:
@@ -158,8 +138,8 @@ class OpenFile:
     async def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``; fewer only at the end of the file.
 
-        Waits until the download has passed ``offset + size`` or has ended. Cancelling the
-        wait leaves the download running for other readers. Raises as ``Download.wait_until``.
+        Waits until a download has brought them. Cancelling the wait leaves it running for other
+        readers. Raises as ``Download.wait_for``.
         """
         self._look_into_cache()
         while True:
@@ -170,14 +150,14 @@ class OpenFile:
             if self._is_complete:
                 spool_file = self._own_spool_file()
                 if self._sums and (damaged := self._sums.verify(spool_file, offset, end)):
-                    self._forget_copy(damaged)
+                    self._forget_damaged(damaged)
                     continue
                 return spool_file.pread(offset, end - offset)
             download = self._own_download()
-            if download.watermark >= end:
+            if download.arrivals.has(offset, end):
                 return self._own_spool_file().pread(offset, end - offset)
             with self._unless_replaced(download):
-                await download.wait_until(end)
+                await download.wait_for(offset, end)
 
     async def write(self, offset: int, data: bytes) -> int:
         """Write all of ``data`` at ``offset``, and return how many bytes that is.
@@ -214,7 +194,7 @@ class OpenFile:
             if size == self.size_bytes:
                 return
             if size == 0:
-                self._take_copy = None
+                self._take_copy = self._partial = None
                 self._drop_download()
                 self._is_complete = True
             await self._leave_recorded(is_wanted=size > 0)
@@ -223,7 +203,7 @@ class OpenFile:
             self._complete_size_bytes = size
 
     async def complete(self) -> None:
-        """Return once all bytes are here and checked; raises as ``Download.wait_until``."""
+        """Return once all bytes are here and checked; raises as ``Download.wait_for``."""
         while not self._is_whole:
             if self._is_complete:
                 await self._compare_copy()
@@ -277,19 +257,11 @@ class OpenFile:
                 finally:
                     self._finish_upload(upload, state_before)
         finally:
-            self._surroundings.on_idle(self)
+            self._surroundings.on_idle(self.inode)
 
     async def sync_to_disk(self) -> None:
-        """Return when the local disk holds all bytes, whatever happens to the machine after.
-
-        Many bytes in a thread: a disk takes milliseconds to seconds for them.
-        """
-        spool_file = self._own_spool_file()
-        if spool_file.size_bytes <= SYNC_INLINE_MAX:
-            spool_file.sync()
-            return
-        with spool_file.pinned():
-            await trio.to_thread.run_sync(spool_file.sync)
+        """Return when the local disk holds all bytes, whatever happens to the machine after."""
+        await sync(self._own_spool_file())
 
     async def store_on_disk(self) -> str:
         """Return the blake2b of all bytes once the local disk has them, whatever happens after.
@@ -326,16 +298,20 @@ class OpenFile:
 
         Owner: the store, on the last release. Nothing may be asked of this file after.
         """
+        partial = (
+            self._partial if self._download is None else self._download.arrivals.partial_copy()
+        )
         self._drop_download()
-        self._take_copy = None
+        self._take_copy = self._partial = None
         self._is_closed = True
         self.recorded.forget()
         spool_file, self._spool_file = self._spool_file, None
         if spool_file is None:
             return None
         if not self._is_complete:
-            spool_file.delete()
-            return None
+            if partial is None:
+                spool_file.delete()
+            return partial
         return CachedCopy(
             spool_file=spool_file,
             extents=Extents([(0, self._complete_size_bytes)]),
@@ -356,7 +332,7 @@ class OpenFile:
         if self._is_complete:
             assert self._download is None
         if self._download is not None:
-            self._download.check_invariants()
+            self._download.arrivals.check_invariants()
 
     def _write_now(self, offset: int, data: bytes) -> int:
         # Not async on purpose: bytes, length and state change in one step.
@@ -377,7 +353,7 @@ class OpenFile:
             )
 
     def _note_change(self) -> None:
-        self._surroundings.on_change(self)
+        self._surroundings.on_change(self.inode)
         self._digest = self._expected_digest = self._sums = None
         if self.dirty_since_ns is None:
             self.dirty_since_ns = self._surroundings.clock.wall_ns()
@@ -423,11 +399,13 @@ class OpenFile:
     def _own_download(self) -> Download:
         if self._download is None:
             assert self.identity is not None, "a file without identity is complete"
+            config, spool_file = self._surroundings.config, self._own_spool_file()
+            partial, self._partial = self._partial, None
             self._download = Download(
                 self._surroundings.api,
-                self._surroundings.config,
-                self.identity,
-                spool_file=self._own_spool_file(),
+                config,
+                Arrivals(self.identity, spool_file, copy=partial, chunk_bytes=config.chunk_bytes),
+                habits=self._surroundings.habits,
                 start_soon=self._surroundings.start_soon,
                 on_complete=self._land,
             )
@@ -446,12 +424,14 @@ class OpenFile:
         take_copy, self._take_copy = self._take_copy, None
         copy = take_copy()
         if copy is not None:
-            assert copy.is_complete, "there is no use for a part yet"
             promised = None if self.identity is None else self.identity.digest
             if promised not in {None, copy.digest}:
                 copy.spool_file.delete()
                 return
             self._spool_file = copy.spool_file
+            if not copy.is_complete:
+                self._partial = copy  # what the download begins with
+                return
             self._complete_size_bytes = copy.spool_file.size_bytes
             self._is_complete = True
             self._digest = copy.digest
@@ -468,13 +448,21 @@ class OpenFile:
         damaged = await damage_in(spool_file, expected)
         # Another may have finished first, and written since: these bytes are no damage.
         if self._sums is sums and (ranges := sums.settle(expected, damaged)):
-            self._forget_copy(ranges)
+            self._forget_damaged(ranges)
 
-    def _forget_copy(self, damaged: Sequence[Range]) -> None:
-        """Let a damaged copy go; the service has the bytes."""
-        log.warning("%d blocks of a cached copy are damaged: it is fetched again", len(damaged))
-        spool_file, self._spool_file = self._own_spool_file(), None
-        spool_file.delete()
+    def _forget_damaged(self, damaged: Sequence[Range]) -> None:
+        """Have the damaged blocks of a cached copy fetched again: the service has the bytes."""
+        log.warning("%d blocks of a cached copy are damaged: fetched again", len(damaged))
+        extents = Extents([(0, self._complete_size_bytes)])
+        for start, end in damaged:
+            extents.remove(start, end)
+        self._partial = CachedCopy(
+            spool_file=self._own_spool_file(),
+            extents=extents,
+            digest=self._digest,
+            is_complete=False,
+            sums=self._sums,
+        )
         self._is_complete = False
         self._sums = self._digest = None
         self._complete_size_bytes = 0

@@ -18,7 +18,8 @@ from ctrfs.config import ContentConfig
 from ctrfs.content.closed_copies import ClosedCopies
 from ctrfs.content.file_state import FileState
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.open_file import OpenFile, Surroundings
+from ctrfs.content.open_file import OpenFile
+from ctrfs.content.surroundings import Surroundings
 from ctrfs.disk.content_cache import CachedCopy, ContentCache
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.errors import LocalDiskError, ShuttingDownError
@@ -67,7 +68,7 @@ class ContentStore:
             spool=spool,
             start_soon=self._start_soon,
             on_idle=self._retire_if_idle,
-            on_change=lambda file: self.on_change(file.inode),
+            on_change=self._tell_of_change,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -172,7 +173,7 @@ class ContentStore:
         file = self._files[inode]
         assert file.references > 0, "more releases than references"
         file.references -= 1
-        self._retire_if_idle(file)
+        self._retire_if_idle(inode)
 
     def discard(self, inode: InodeNumber, identity: ContentIdentity | None = None) -> None:
         """Let the bytes of an unlinked file go: at the last release, now if nobody holds it.
@@ -185,7 +186,7 @@ class ContentStore:
             self._copies.drop(identity.key)
         if inode in self._files:
             self._discarded.add(inode)
-            self._retire_if_idle(self._files[inode])
+            self._retire_if_idle(inode)
 
     def unsent_inodes(self) -> list[InodeNumber]:
         """Return the files that are to be sent and are not: neither resident nor discarded."""
@@ -227,15 +228,19 @@ class ContentStore:
         self._files[inode] = file
         return file
 
-    def _retire_if_idle(self, file: OpenFile) -> None:
-        if file.references > 0 or self._files.get(file.inode) is not file:
+    def _tell_of_change(self, inode: InodeNumber) -> None:
+        self.on_change(inode)  # who wants to know says so only later
+
+    def _retire_if_idle(self, inode: InodeNumber) -> None:
+        file = self._files.get(inode)
+        if file is None or file.references > 0:
             return
-        is_discarded = file.inode in self._discarded
+        is_discarded = inode in self._discarded
         if not is_discarded and (file.is_resident or file.state is not FileState.CLEAN):
             file.rest()
             return
-        del self._files[file.inode]
-        self._discarded.discard(file.inode)
+        del self._files[inode]
+        self._discarded.discard(inode)
         self._end(file, is_wanted=not is_discarded)
 
     def _end(self, file: OpenFile, *, is_wanted: bool) -> None:

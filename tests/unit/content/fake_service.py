@@ -69,6 +69,7 @@ class Transfer:
         starts_late_by: Leave out that many bytes at the start of the answer.
         announces: Tell the length.
         refusal: Raised instead of any answer.
+        version: The entity tag of the answer.
     """
 
     content: bytes = b""
@@ -82,19 +83,27 @@ class Transfer:
     starts_late_by: int = 0
     announces: bool = True
     refusal: CtrfsError | None = None
+    version: str | None = None
 
 
 class Stream(ContentStream):
-    def __init__(self, transfer: Transfer, offset: int) -> None:
+    def __init__(self, transfer: Transfer, offset: int, end: int | None) -> None:
         self._transfer = transfer
-        self.offset = offset if transfer.honours_range else 0
+        is_part = transfer.honours_range and (offset > 0 or end is not None)
+        length = len(transfer.content)
+        self.offset = offset if is_part else 0
         self.offset += transfer.starts_late_by
-        self.length_bytes = len(transfer.content) - self.offset if transfer.announces else None
+        self._end = min(end, length) if is_part and end is not None else length
+        self.length_bytes = self._end - self.offset if transfer.announces else None
+        self.total_bytes = length if transfer.announces else None
+        self.version = transfer.version
+        is_wanted = offset > 0 or end is not None
+        self.has_ranges = is_part if is_wanted else (True if transfer.honours_range else None)
 
     @override
     async def pieces(self) -> AsyncIterator[bytes]:
         transfer = self._transfer
-        for start in range(self.offset, len(transfer.content), transfer.piece_bytes):
+        for start in range(self.offset, self._end, transfer.piece_bytes):
             if transfer.gate_at is not None and start >= transfer.gate_at:
                 await transfer.gate.wait()
             if transfer.cut_at is not None and start >= transfer.cut_at:
@@ -102,7 +111,7 @@ class Stream(ContentStream):
                     return
                 raise transfer.cut_error
             await trio.sleep(transfer.pause_s)
-            yield transfer.content[start : start + transfer.piece_bytes]
+            yield transfer.content[start : min(start + transfer.piece_bytes, self._end)]
 
 
 class FakeService(ContainersApi):
@@ -111,6 +120,8 @@ class FakeService(ContainersApi):
     def __init__(self, *transfers: Transfer) -> None:
         self.transfers = list(transfers)
         self.offsets: list[int] = []
+        self.parts: list[tuple[int, int | None]] = []
+        self.versions: list[str | None] = []
         """What each download asked for."""
         self.open_streams = 0
         self.queue_s = 0.0
@@ -130,9 +141,13 @@ class FakeService(ContainersApi):
         file_id: FileId,
         *,
         offset: int = 0,
+        end: int | None = None,
+        version: str | None = None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[ContentStream]:
         self.offsets.append(offset)
+        self.parts.append((offset, end))
+        self.versions.append(version)
         await trio.sleep(self.queue_s)
         on_turn()
         transfer = self.transfers.pop(0) if len(self.transfers) > 1 else self.transfers[0]
@@ -140,7 +155,7 @@ class FakeService(ContainersApi):
             raise transfer.refusal
         self.open_streams += 1
         try:
-            yield Stream(transfer, offset)
+            yield Stream(transfer, offset, end)
         finally:
             self.open_streams -= 1
 

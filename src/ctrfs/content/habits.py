@@ -1,0 +1,59 @@
+"""What downloads have shown about the service and the way to it, for all files together."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ctrfs.units import KIB, MIB
+
+# A reader of one page must not wait long for the rest.
+BLOCK_BYTES_MAX: Final = 4 * MIB
+# How much the newest figure counts.
+_GAIN: Final = 0.25
+# Below this a rate says more about buffers than about the line.
+_RATE_BYTES_MIN: Final = 256 * KIB
+
+
+class Habits:
+    """Whether parts can be asked for, how soon answers come, and how fast bytes come then.
+
+    Not async on purpose: all of it is atomic.
+
+    Attributes:
+        has_ranges: Whether the server sends the part that was asked for; None until it has shown.
+        latency_s: From request to the first byte, smoothed; 0 before the first answer.
+        bytes_per_s: Of one transfer, smoothed; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        self.has_ranges: bool | None = None
+        self.latency_s = 0.0
+        self.bytes_per_s = 0.0
+
+    @property
+    def reach_bytes(self) -> int:
+        """How many bytes a transfer brings while a new request waits for its answer."""
+        return int(self.bytes_per_s * self.latency_s)
+
+    def answered(self, latency_s: float) -> None:
+        """Take in how long an answer took."""
+        self.latency_s = _smoothed(self.latency_s, latency_s)
+
+    def brought(self, size_bytes: int, seconds: float) -> None:
+        """Take in how long the bytes of one transfer took after its answer had begun."""
+        if size_bytes >= _RATE_BYTES_MIN and seconds > 0:
+            self.bytes_per_s = _smoothed(self.bytes_per_s, size_bytes / seconds)
+
+    def block_bytes(self, present_bytes: int, *, size_min: int) -> int:
+        """Return how many bytes to ask for around one that is missing: a power of two.
+
+        As many as come in the time of a request, so that a reader waits twice as long at most; but
+        few as long as little of the file was wanted, so that one look at it stays cheap; not
+        less than ``size_min``.
+        """
+        wanted = min(self.reach_bytes, present_bytes // 4, BLOCK_BYTES_MAX)
+        return max(size_min, 1 << max(0, wanted.bit_length() - 1))
+
+
+def _smoothed(before: float, now: float) -> float:
+    return now if before == 0 else before + (now - before) * _GAIN

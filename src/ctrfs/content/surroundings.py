@@ -1,0 +1,30 @@
+"""What every open file needs of the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ctrfs.api.protocol import ContainersApi
+from ctrfs.clock import Clock
+from ctrfs.config import ContentConfig
+from ctrfs.content.download import StartSoon
+from ctrfs.content.habits import Habits
+from ctrfs.disk.spool import SpoolDirectory
+from ctrfs.tree.nodes import InodeNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """One record for all files of a store."""
+
+    api: ContainersApi
+    clock: Clock
+    config: ContentConfig
+    spool: SpoolDirectory
+    start_soon: StartSoon
+    on_idle: Callable[[InodeNumber], None]
+    """Called when a file has stopped to be unsent, or to be resident."""
+    habits: Habits = field(default_factory=Habits)
+    on_change: Callable[[InodeNumber], None]
+    """Called before the first byte of a change is written; must not wait."""
