@@ -6,6 +6,8 @@ their place, a crash has to leave exactly these.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ctrfs.content.whole_file import copy_of
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 
@@ -20,11 +22,12 @@ class RecordedBytes:
     def __init__(self) -> None:
         self.are_present = False
         self._aside: SpoolFile | None = None
+        self._give_back: Callable[[], None] | None = None
 
     @property
     def are_aside(self) -> bool:
-        """Whether earlier bytes than the file's present ones are still kept for a record."""
-        return self._aside is not None
+        """Whether other bytes than the file's present ones are still kept for a record."""
+        return self._aside is not None or self._give_back is not None
 
     def note(self, *, keeps_earlier: bool = False) -> None:
         """Say that a record speaks of the present bytes.
@@ -36,12 +39,25 @@ class RecordedBytes:
             self.forget()
         self.are_present = True
 
+    def borrow(self, give_back: Callable[[], None]) -> None:
+        """Say that a record, from now on of this file, speaks of the bytes of another one.
+
+        Args:
+            give_back: Called when they are not wanted for it any more.
+        """
+        assert not self.are_present, "a file has one record"
+        assert not self.are_aside, "a file has one record"
+        self._give_back = give_back
+
     def forget(self) -> None:
         """Say that no record is left."""
         self.are_present = False
         aside, self._aside = self._aside, None
         if aside is not None:
             aside.delete()
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
 
     async def set_aside(
         self, spool_file: SpoolFile, spool: SpoolDirectory, *, is_wanted: bool = True

@@ -59,6 +59,7 @@ class ContentStore:
         self._crowded_bytes = int(config.spool_bytes_max * CROWDED_SHARE)
         self._files: dict[InodeNumber, OpenFile] = {}
         self._discarded: set[InodeNumber] = set()
+        self._lent: set[InodeNumber] = set()
         self._nursery: trio.Nursery | None = None
         self.on_change: Callable[[InodeNumber], None] = lambda _inode: None
         self._surroundings = Surroundings(
@@ -175,6 +176,17 @@ class ContentStore:
         file.references -= 1
         self._retire_if_idle(inode)
 
+    def lend(self, inode: InodeNumber) -> Callable[[], None]:
+        """Keep the bytes of a file for a record that becomes another's; return what ends that."""
+        self.retain(inode)
+        self._lent.add(inode)
+
+        def give_back() -> None:
+            self._lent.discard(inode)
+            self.release(inode)
+
+        return give_back
+
     def discard(self, inode: InodeNumber, identity: ContentIdentity | None = None) -> None:
         """Let the bytes of an unlinked file go: at the last release, now if nobody holds it.
 
@@ -254,8 +266,10 @@ class ContentStore:
 
     def _leave_only_unsent(self) -> None:
         """Give all copies of what the service has to the cache; the rest stays in the spool."""
-        for inode, file in self._files.items():
+        for inode, file in list(self._files.items()):
             file.rest()
+            if inode in self._lent:
+                continue  # its record could not be replaced to the last
             is_elsewhere = file.state is FileState.CLEAN and not file.is_resident
             if inode in self._discarded or is_elsewhere:
                 self._end(file, is_wanted=inode not in self._discarded)

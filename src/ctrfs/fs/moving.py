@@ -205,7 +205,7 @@ class Mover:
             self._parts.namespace.hide(file.owner, row)
         self._place(file, parent, name)
         file.replaces = (*file.replaces, *replaced)
-        self._recorder.renamed(file)
+        self._recorder.renamed(file, over=target)
         if target is not None:
             self._forget_target(target)
 

@@ -90,7 +90,7 @@ class Recorder:
             and not row.error
             and row.container_id == file.owner.container.id
             and row.path == b"/".join(path_in_container(file))
-            and row.replaces == tuple(version_of(remote) for remote in replaced_by(file))
+            and set(row.replaces) == {version_of(remote) for remote in replaced_by(file)}
         )
 
     def has_overdue(self, container_ids: Collection[str] | None) -> bool:
@@ -183,14 +183,25 @@ class Recorder:
             with self._parts.spared():
                 self.journal.put(replace(row, mtime_ns=file.mtime_ns, mode=file.mode))
 
-    def renamed(self, file: File) -> None:
-        """Bring the name in the record of unsent bytes up to date, and what they replace."""
+    def renamed(self, file: File, *, over: File | None = None) -> None:
+        """Bring the name in the record of unsent bytes up to date, and what they replace.
+
+        Where the file has no record, it gets that of what it is renamed ``over``: until its own
+        bytes are closed, a crash leaves those.
+        """
         row = self._row(file)
+        key = None if over is None else over.journal_key
+        if row is None and over is not None and key is not None and key not in self._owed:
+            self._take_record(file, over, key)
         if row is not None:
-            versions = tuple(version_of(remote) for remote in replaced_by(file))
+            known = set(row.replaces)
+            added = (version_of(remote) for remote in file.replaces)
+            versions = (*row.replaces, *(version for version in added if version not in known))
             path = b"/".join(path_in_container(file))
-            with self._parts.spared():
+            with self._parts.spared(), self.journal.together():
                 self.journal.put(replace(row, path=path, replaces=versions))
+                if over is not None:
+                    self.take_away(over)
 
     def settle(self, *files: File, deletes: Iterable[ContainerFile] = ()) -> None:
         """Forget the bytes of ``files``, and record what is to be deleted; one step for each.
@@ -327,6 +338,16 @@ class Recorder:
         self._vouched.add(key)
         self._owed.discard(key)
         open_file.recorded.note(keeps_earlier=keeps_earlier)
+
+    def _take_record(self, file: File, over: File, key: str) -> None:
+        """Make the record of ``over``, with the bytes that it has there, one of ``file``."""
+        store = self._parts.store
+        open_file = store.get(file.inode)
+        if open_file is None or store.get(over.inode) is None:
+            return
+        open_file.recorded.borrow(store.lend(over.inode))
+        file.journal_key, over.journal_key = key, None
+        self._vouched.discard(key)
 
     def _changed(self, inode: InodeNumber) -> None:
         """Say that bytes are about to be changed; what the record has of them is set aside."""

@@ -115,6 +115,97 @@ async def test_a_renaming_into_another_container_that_fails_keeps_what_was_close
         assert await mount.names("other") == []
 
 
+@both_modes
+async def test_a_crash_before_the_close_of_a_file_that_was_renamed_over_leaves_both_as_they_were(
+    service: InProcessService, state: Path, work: str, settings: Settings, autojump_clock: Clock
+) -> None:
+    """Promise 14."""
+    service.upload(work, "other", b"stored")
+
+    async def work_on(mount: InProcessMount) -> None:
+        await close_unsent(mount, service, CLOSED)
+        handle = await mount.open("work/other", WRITE)
+        await mount.fs.write(handle, 0, b"NEW")
+        await mount.rename("work/other", "work/a")
+        failpoints.reached(POINT)
+
+    await Crasher(service, state, settings).run(POINT, work_on)
+
+    async with mounted(service, state, settings) as mount:
+        await all_sent()
+        assert await mount.walk("work") == {"work/a": CLOSED, "work/other": b"stored"}
+    assert stored(service, "work") == {"a": CLOSED, "other": b"stored"}
+
+
+@both_modes
+async def test_what_was_renamed_over_goes_on_with_the_next_name_until_the_close(
+    service: InProcessService, state: Path, work: str, settings: Settings, autojump_clock: Clock
+) -> None:
+    service.upload(work, "other", b"stored")
+
+    async def work_on(mount: InProcessMount) -> None:
+        await close_unsent(mount, service, CLOSED)
+        handle = await mount.open("work/other", WRITE)
+        await mount.fs.write(handle, 0, b"NEW")
+        await mount.rename("work/other", "work/a")
+        await mount.rename("work/a", "work/c")
+        failpoints.reached(POINT)
+
+    await Crasher(service, state, settings).run(POINT, work_on)
+
+    async with mounted(service, state, settings) as mount:
+        await all_sent()
+        assert await mount.walk("work") == {"work/c": CLOSED, "work/other": b"stored"}
+
+
+@both_modes
+@pytest.mark.parametrize("end", ["closed", "removed"])
+async def test_what_was_renamed_over_takes_no_space_once_the_other_is_closed_or_removed(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    end: str,
+    settings: Settings,
+    autojump_clock: Clock,
+) -> None:
+    async with mounted(service, state, settings) as mount:
+        await close_unsent(mount, service, b"c" * 64 * KIB)
+        handle = await mount.create("work/new")
+        await mount.fs.write(handle, 0, b"NEW")
+        await mount.rename("work/new", "work/a")
+        assert mount.parts.store.bytes_used >= 64 * KIB
+        service.clear_faults()
+        if end == "removed":
+            await mount.unlink("work/a")
+        await mount.close(handle)
+        await all_sent()
+        assert mount.parts.store.bytes_used < 64 * KIB
+        assert len(mount.parts.journal) == 0
+        mount.check_invariants()
+    assert stored(service, "work") == ({} if end == "removed" else {"a": b"NEW"})
+
+
+async def test_what_was_renamed_over_is_still_read_and_written_by_those_who_have_it_open(
+    service: InProcessService, state: Path, work: str, autojump_clock: Clock
+) -> None:
+    async def work_on(mount: InProcessMount) -> None:
+        await close_unsent(mount, service, CLOSED)
+        old = await mount.open("work/a", WRITE)
+        new = await mount.create("work/new")
+        await mount.fs.write(new, 0, b"NEW")
+        await mount.rename("work/new", "work/a")
+        await mount.fs.write(old, 0, b"nobody's")
+        assert await mount.fs.read(old, 0, 100) == b"nobody's" + CLOSED[8:]
+        await mount.fs.release(old)
+        assert await mount.fs.read(new, 0, 100) == b"NEW"
+        failpoints.reached(POINT)
+
+    await Crasher(service, state, BACK).run(POINT, work_on)
+
+    async with mounted(service, state, BACK) as mount:
+        assert await mount.walk("work") == {"work/a": CLOSED}
+
+
 async def test_a_large_file_is_copied_once_and_takes_its_space_once_it_is_sent(
     service: InProcessService, state: Path, work: str
 ) -> None:

@@ -130,6 +130,26 @@ async def test_a_truncation_that_was_never_closed_takes_the_place_of_nothing(
         assert await mount.walk("work") == {"work/a.txt": b"failed"}
 
 
+async def test_unsent_bytes_that_an_open_file_is_renamed_over_outlive_a_crash_before_its_close(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def rename_over(mount: InProcessMount) -> None:
+        await save_unsent(mount, service, "work/b.txt")
+        handle = await mount.create("work/new.txt")
+        await mount.fs.write(handle, 0, b"new")
+        await mount.rename("work/new.txt", "work/b.txt")
+        failpoints.reached("folder.settled")
+
+    await crasher.run("folder.settled", rename_over)
+
+    async with mounted(service, state) as mount:
+        assert await mount.walk("work") == {"work/b.txt": b"unsent"}
+
+
 # -- taking over ---------------------------------------------------------------------------
 
 
@@ -563,27 +583,6 @@ async def test_unsent_bytes_of_a_container_that_has_gone_are_not_tried_again_and
 
 
 # -- what is not done yet: docs/known-limits.md --------------------------------------------
-
-
-@pytest.mark.xfail(reason="docs/known-limits.md", strict=True)
-async def test_unsent_bytes_that_an_open_file_is_renamed_over_outlive_a_crash_before_its_close(
-    service: InProcessService,
-    state: Path,
-    work: str,
-    crasher: Crasher,
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async def rename_over(mount: InProcessMount) -> None:
-        await save_unsent(mount, service, "work/b.txt")
-        handle = await mount.create("work/new.txt")
-        await mount.fs.write(handle, 0, b"new")
-        await mount.rename("work/new.txt", "work/b.txt")
-        failpoints.reached("folder.settled")
-
-    await crasher.run("folder.settled", rename_over)
-
-    async with mounted(service, state) as mount:
-        assert "work/b.txt" in await mount.walk("work")
 
 
 @pytest.mark.xfail(reason="docs/known-limits.md", strict=True)
