@@ -51,8 +51,8 @@ bench: setup  ## ctrfs beside rclone, sshfs, s3fs and curl: RTT=0,20,real TASKS=
 	scripts/bootstrap --bench
 	$(RUN)python -m scripts.bench --runs $(or $(RUNS),3) $(if $(RTT),--rtt $(RTT)) \
 		$(if $(TASKS),--tasks $(TASKS)) $(if $(PEERS),--peers $(PEERS))
-soak: setup  ## mixed load with failures for MINUTES (10): does all stay flat, is nothing lost
-	$(RUN)python -m scripts.soak --minutes $(or $(MINUTES),10)
+soak: setup  ## mixed load with failures for MINUTES (10), WRITE=through: is all flat, nothing lost
+	$(RUN)python -m scripts.soak --minutes $(or $(MINUTES),10) --write $(or $(WRITE),through)
 crash: setup  ## kill the daemon at every pass of every point, and KILLS (500) times at random
 	CRASH_KILLS=$(or $(KILLS),500) CRASH_SEED=$(or $(SEED),1) $(PYTEST) tests/crash
 conformance: setup  ## outside suites on a mount, WRITE=through; installs what they need

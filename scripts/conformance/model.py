@@ -14,6 +14,7 @@ from scripts.conformance.arena import Arena
 from scripts.conformance.results import Case, failed, passed
 from tests.model.test_differential import play_both
 from tests.support.trees import contents, stored
+from tests.support.write_modes import sync_directory
 
 SEEDS: Final = (11, 12, 13, 14)
 STEPS: Final = 3000
@@ -35,6 +36,7 @@ def play(arena: Arena) -> Iterator[Case]:
             limit_s=LIMIT_S,
         )
         name = f"seed {seed}, what the service holds"
+        sync_directory(place)
         is_alike = stored(arena.service, place.name) == contents(beside)
         yield passed(name) if is_alike else failed(name, "differs from the local folder")
 

@@ -13,6 +13,7 @@ from typing import Final
 from scripts.conformance.arena import Arena, Ended, Judge
 from scripts.conformance.results import Case, failed, passed
 from tests.support.trees import contents, plant_tree, stored
+from tests.support.write_modes import sync_directory
 
 LIMIT_S: Final = 120
 OFFICE_LIMIT_S: Final = 240
@@ -74,6 +75,7 @@ def copies(arena: Arena) -> Iterator[Case]:
     yield arena.case("tar --compare after a remount", "tar", "df", archive, limit_s=LIMIT_S)
     yield arena.case("rsync after a remount", *rsync, limit_s=LIMIT_S, judge=_no_file_sent)
     yield arena.case("rm -r", "rm", "-r", "synced", "copied", limit_s=LIMIT_S)
+    sync_directory(place)
     is_alike = stored(arena.service, place.name) == contents(place)
     name = "the service holds what is shown"
     yield passed(name) if is_alike else failed(name, "it does not")

@@ -1,4 +1,4 @@
-"""``make soak MINUTES=N``: mixed load with failures on a real mount, and whether all stays flat.
+"""``make soak MINUTES=N WRITE=through``: mixed load with failures on a real mount, and whether all stays flat.
 
 Several processes work on a mount for N minutes while the service fails in all sorts of ways
 for a part of the time. At the end the daemon's figures must be flat, everything must be on
@@ -53,6 +53,7 @@ def main() -> int:
     """Run, print the table, write the JSON; return the exit code."""
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--write", choices=["through", "back"], default="through")
     parser.add_argument("--json", type=Path, default=Path(".bench/soak.json"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=list(KINDS))
@@ -65,7 +66,7 @@ def main() -> int:
         service = stack.enter_context(
             ServiceProcess(environment={"CTRFS_SERVER_API_KEY": TEST_KEY})
         )
-        mount = Mount(directory, service=service, options=OPTIONS)
+        mount = Mount(directory, service=service, options=(*OPTIONS, f"write={given.write}"))
         stack.callback(mount.abandon)
         mount.start()
         soak = Soak(service, mount, directory, kinds=given.only)
