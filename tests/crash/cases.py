@@ -13,6 +13,8 @@ from typing import Final
 
 from tests.crash.ledger import Kind, Operation
 
+from ctrfs.config import WriteMode
+
 TAG: Final = "TAG"
 # More than one page and more than one write; and another that is of another length.
 SIZE: Final = 25_000
@@ -30,6 +32,18 @@ _SAVED: Final = (
     "save.settled",
 )
 _REPLACED: Final = (*_SAVED, "save.deleted")
+# With write=back the close, or the rename, keeps what is to be sent, and the rest follows.
+_SAVED_LATER: Final = (
+    "spool.synced",
+    "database.committed",
+    "close.kept",
+    "save.intended",
+    "save.stored",
+    "save.bound",
+    "save.settled",
+)
+_REPLACED_LATER: Final = (*_SAVED_LATER, "save.deleted")
+_MOVED_LATER: Final = (*_REPLACED_LATER, "rename.kept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +53,19 @@ class Case:
     Attributes:
         setup: What is there before, acknowledged.
         steps: What is cut off, one call after another.
-        points: Every failpoint that the steps pass, and no other.
-        dies_first_at: Where the first of two crashes strikes, such that there is much to repair.
+        points: Every failpoint that the steps pass with write=through, and no other.
+        points_later: The same with write=back, to the end of what is sent behind the steps.
     """
 
     name: str
     setup: tuple[Operation, ...]
     steps: tuple[Operation, ...]
     points: tuple[str, ...]
-    dies_first_at: str = ""
+    points_later: tuple[str, ...]
+
+    def points_in(self, mode: WriteMode) -> tuple[str, ...]:
+        """Return every failpoint that the steps, and what follows from them, pass."""
+        return self.points if mode is WriteMode.THROUGH else self.points_later
 
     def tagged(self, tag: str, outside: Path) -> Case:
         """Return the case with names of its own; ``cp -r`` copies from ``outside``."""
@@ -75,10 +93,19 @@ def step(kind: Kind, path: str, to: str = "", *, seed: int = 0, size: int = 0) -
 
 
 def _case(
-    name: str, points: Sequence[str], *steps: Operation, setup: Sequence[Operation] = ()
+    name: str,
+    points: Sequence[str],
+    *steps: Operation,
+    setup: Sequence[Operation] = (),
+    later: Sequence[str] | None = None,
 ) -> Case:
-    first = (step(Kind.MKDIR, "w"), *setup)
-    return Case(name=name, setup=first, steps=steps, points=tuple(points))
+    return Case(
+        name=name,
+        setup=(step(Kind.MKDIR, "w"), *setup),
+        steps=steps,
+        points=tuple(points),
+        points_later=tuple(points if later is None else later),
+    )
 
 
 _FOLDER: Final = (
@@ -99,17 +126,25 @@ _MOVED: Final = (
     "rename.settled",
 )
 _REMOVED: Final = ("database.committed", "unlink.intended", "unlink.deleted", "unlink.settled")
+_REMOVED_LATER: Final = ("database.committed", "unlink.intended", "unlink.settled", "save.deleted")
 
 CASES: Final[tuple[Case, ...]] = (
-    _case("create", _SAVED, save("w/a.txt", 1)),
-    _case("create empty", _SAVED, save("w/a.txt", 1, size=0)),
-    _case("overwrite", _REPLACED, save("w/a.txt", 2, size=OTHER_SIZE), setup=[save("w/a.txt", 1)]),
+    _case("create", _SAVED, save("w/a.txt", 1), later=_SAVED_LATER),
+    _case("create empty", _SAVED, save("w/a.txt", 1, size=0), later=_SAVED_LATER),
+    _case(
+        "overwrite",
+        _REPLACED,
+        save("w/a.txt", 2, size=OTHER_SIZE),
+        setup=[save("w/a.txt", 1)],
+        later=_REPLACED_LATER,
+    ),
     _case(
         "overwrite twice",
         _REPLACED,
         save("w/a.txt", 2, size=OTHER_SIZE),
         save("w/a.txt", 3),
         setup=[save("w/a.txt", 1)],
+        later=_REPLACED_LATER,
     ),
     _case(
         "append",
@@ -122,18 +157,21 @@ CASES: Final[tuple[Case, ...]] = (
         _MOVED,
         step(Kind.RENAME, "w/a.txt", "w/b.txt"),
         setup=[save("w/a.txt", 1)],
+        later=_MOVED_LATER,
     ),
     _case(
         "rename over another",
         _MOVED,
         step(Kind.RENAME, "w/a.txt", "w/b.txt"),
         setup=[save("w/a.txt", 1), save("w/b.txt", 2, size=OTHER_SIZE)],
+        later=_MOVED_LATER,
     ),
     _case(
         "rename over the same bytes",
         _MOVED,
         step(Kind.RENAME, "w/a.txt", "w/b.txt"),
         setup=[save("w/a.txt", 1), save("w/b.txt", 1)],
+        later=_MOVED_LATER,
     ),
     _case(
         "rename into another container",
@@ -150,8 +188,22 @@ CASES: Final[tuple[Case, ...]] = (
         _REPLACED,
         step(Kind.SAVE_RENAMED, "w/new", "w/a.txt", seed=2, size=OTHER_SIZE),
         setup=[save("w/a.txt", 1)],
+        later=_REPLACED_LATER,
     ),
-    _case("unlink", _REMOVED, step(Kind.UNLINK, "w/a.txt"), setup=[save("w/a.txt", 1)]),
+    _case(
+        "rename over what was just saved, before the close",
+        _REPLACED,
+        save("w/a.txt", 1),
+        step(Kind.SAVE_RENAMED, "w/new", "w/a.txt", seed=2, size=OTHER_SIZE),
+        later=_SAVED_LATER,
+    ),
+    _case(
+        "unlink",
+        _REMOVED,
+        step(Kind.UNLINK, "w/a.txt"),
+        setup=[save("w/a.txt", 1)],
+        later=_REMOVED_LATER,
+    ),
     _case(
         "unlink and create again",
         (*_REMOVED, *_REPLACED),
@@ -159,6 +211,7 @@ CASES: Final[tuple[Case, ...]] = (
         save("w/a.txt", 2),
         save("w/a.txt", 1),
         setup=[save("w/a.txt", 1)],
+        later=(*_REMOVED_LATER, *_REPLACED_LATER),
     ),
     _case(
         "rename a folder",
@@ -197,6 +250,7 @@ CASES: Final[tuple[Case, ...]] = (
         _MOVED,
         step(Kind.RENAME, f"w/notes{LOCAL_SUFFIX}", "w/notes"),
         setup=[save(f"w/notes{LOCAL_SUFFIX}", 1), save("w/notes", 2, size=OTHER_SIZE)],
+        later=_MOVED_LATER,
     ),
     _case(
         "make a file local-only",
@@ -204,7 +258,7 @@ CASES: Final[tuple[Case, ...]] = (
         step(Kind.RENAME, "w/notes", f"w/notes{LOCAL_SUFFIX}"),
         setup=[save(f"w/notes{LOCAL_SUFFIX}", 1), save("w/notes", 2, size=OTHER_SIZE)],
     ),
-    _case("copy a tree", _SAVED, step(Kind.COPY_TREE, "outside", "w/tree")),
+    _case("copy a tree", _SAVED, step(Kind.COPY_TREE, "outside", "w/tree"), later=_SAVED_LATER),
 )
 
 # What the next mount of the same source passes, beside what its sending passes; the tests of
@@ -217,23 +271,32 @@ POINTS_OF_A_START: Final = (
 )
 
 
-# Passed with write=back only: tests/unit/fs/test_write_back.py dies there.
-OF_WRITE_BACK: Final = ("close.kept", "rename.kept")
-
-# Those that are killed twice: again while the next mount repairs what the first kill left.
-_DIES_FIRST_AT: Final = {
-    "overwrite": "save.stored",
-    "rename over another": "rename.stored",
-    "rename into another container": "rename.bound",
-    "unlink": "unlink.intended",
-    "rename a folder": "folder.copied",
-    "delete a container": "rmdir.intended",
+# Those that are killed twice, again while the next mount repairs what the first kill left: where
+# the first kill strikes, such that there is much to repair.
+DIES_FIRST_AT: Final[dict[WriteMode, dict[str, str]]] = {
+    WriteMode.THROUGH: {
+        "overwrite": "save.stored",
+        "rename over another": "rename.stored",
+        "rename into another container": "rename.bound",
+        "unlink": "unlink.intended",
+        "rename a folder": "folder.copied",
+        "delete a container": "rmdir.intended",
+    },
+    WriteMode.BACK: {
+        "overwrite": "close.kept",
+        "overwrite twice": "save.stored",
+        "rename over another": "rename.kept",
+        "rename into another container": "rename.bound",
+        "unlink": "unlink.intended",
+        "rename a folder": "folder.copied",
+        "delete a container": "rmdir.intended",
+    },
 }
-TWICE: Final = tuple(
-    replace(case, dies_first_at=_DIES_FIRST_AT[case.name])
-    for case in CASES
-    if case.name in _DIES_FIRST_AT
-)
+
+
+def cases_killed_twice(mode: WriteMode) -> list[Case]:
+    """Return those cases."""
+    return [case for case in CASES if case.name in DIES_FIRST_AT[mode]]
 
 
 def plant_outside(folder: Path) -> Path:

@@ -21,7 +21,10 @@ from tests.crash.cases import Case, plant_outside
 from tests.crash.runs import Run, ViolationError
 from tests.support.crashing import CrashingMount, Death, Disk, PowerCut
 from tests.support.service import ServiceProcess
+from tests.support.write_modes import options_of
 from typing_extensions import override
+
+from ctrfs.config import WriteMode
 
 # A replay waits until listings cannot lag behind an upload any more: seconds without work.
 LANES_AT_ONCE: Final = 8
@@ -47,6 +50,7 @@ class Lane:
     Args:
         service: What it mounts.
         directory: Made for it alone.
+        mode: How it sends.
         disk: Where the state lies, whose power is cut at each death; None: an ordinary one, and
             plans may have a ``cut``.
         on_start: Told of each daemon that has started.
@@ -57,6 +61,7 @@ class Lane:
         service: ServiceProcess,
         directory: Path,
         *,
+        mode: WriteMode = WriteMode.THROUGH,
         disk: Disk | None = None,
         on_start: Callable[[CrashingMount], None] = lambda _mount: None,
     ) -> None:
@@ -64,6 +69,7 @@ class Lane:
         self.mount = CrashingMount(
             directory,
             service=service,
+            options=options_of(mode),
             modes=["CRASHING_SHADOW" if disk is None else "CRASHING_SHUTDOWN"],
             state_home=None if disk is None else disk.path / "state",
         )
@@ -90,8 +96,10 @@ class Lane:
         """Carry ``case`` out without a crash; return how often its steps passed each point."""
         run, case = self._new_run(case)
         run.work(case.setup)
+        self.mount.await_nothing_pending()
         before = Counter(self.mount.passed())
         run.work(case.steps)
+        self.mount.await_nothing_pending()
         assert not run.ledger.failed, f"{case.name}: {run.ledger.failed}\n{self.mount.log_text()}"
         passed = Counter(self.mount.passed()) - before
         run.check()
@@ -108,6 +116,7 @@ class Lane:
         run.is_after_a_power_cut = plan.cut is not None or self._disk is not None
         run.work(case.setup)
         assert not run.ledger.failed, f"{run.ledger.failed}\n{self.mount.log_text()}"
+        self.mount.await_nothing_pending()
         first, *others = plan.deaths
         self.mount.arm(first)
         run.work(case.steps)
@@ -148,6 +157,7 @@ class Lanes:
     Args:
         service: What all of them mount.
         directory: For them alone.
+        mode: How all of them send.
         has_disks: Whether each has a disk of its own, whose power is cut at each death. Else
             plans may have a ``cut``.
         on_start: Told the process and the mount point of each daemon that has started.
@@ -158,11 +168,13 @@ class Lanes:
         service: ServiceProcess,
         directory: Path,
         *,
+        mode: WriteMode = WriteMode.THROUGH,
         has_disks: bool = False,
         on_start: Callable[[CrashingMount], None] = lambda _mount: None,
     ) -> None:
         self._service = service
         self._directory = directory
+        self._mode = mode
         self._has_disks = has_disks
         self._on_start = on_start
         self._numbers = itertools.count(1)
@@ -229,7 +241,13 @@ class Lanes:
         disk = None
         if self._has_disks:
             disk = self._stack.enter_context(Disk.made(directory / "with disk"))
-        lane = Lane(self._service, directory / "lane", disk=disk, on_start=self._on_start)
+        lane = Lane(
+            self._service,
+            directory / "lane",
+            mode=self._mode,
+            disk=disk,
+            on_start=self._on_start,
+        )
         self._stack.callback(lane.mount.abandon)
         return lane
 

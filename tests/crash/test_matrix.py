@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.crash.cases import CASES, OF_WRITE_BACK, POINTS_OF_A_START, TWICE, Case
+from tests.crash.cases import (
+    CASES,
+    DIES_FIRST_AT,
+    POINTS_OF_A_START,
+    Case,
+    cases_killed_twice,
+)
 from tests.crash.lanes import Lanes, Plan
 from tests.support.crashing import Death, Disk, PowerCut
 from tests.support.service import ServiceProcess
 
+from ctrfs.config import WriteMode
 from ctrfs.failpoints import FAILPOINTS
 
 pytestmark = [
@@ -71,11 +78,12 @@ def all_plans_of(case: Case, passed: Counter[str]) -> list[Plan]:
     ]
 
 
+@pytest.mark.both_write_modes
 @GROUPED
 def test_a_crash_or_power_cut_at_any_point_of_an_operation_loses_nothing(
-    cases: tuple[Case, ...], lanes: Lanes, is_thorough: bool
+    cases: tuple[Case, ...], lanes: Lanes, write_mode: WriteMode, is_thorough: bool
 ) -> None:
-    """Promise 14."""
+    """Promises 13 and 14."""
     plans_for = all_plans_of if is_thorough else plans_of
     passed = {case: lanes.passes_of(case) for case in cases}
 
@@ -83,18 +91,20 @@ def test_a_crash_or_power_cut_at_any_point_of_an_operation_loses_nothing(
 
     # cases.py says where each case passes.
     assert {case.name: set(passed[case]) for case in cases} == {
-        case.name: set(case.points) for case in cases
+        case.name: set(case.points_in(write_mode)) for case in cases
     }
 
 
+@pytest.mark.both_write_modes
 def test_a_second_crash_while_the_first_is_repaired_loses_nothing(
-    lanes: Lanes, is_thorough: bool
+    lanes: Lanes, write_mode: WriteMode, is_thorough: bool
 ) -> None:
-    """Promise 14."""
+    """Promises 13 and 14."""
+    cases, first_points = cases_killed_twice(write_mode), DIES_FIRST_AT[write_mode]
     firsts = [
         Plan(case=case, deaths=(Death(point=point),))
-        for case in TWICE
-        for point in (case.points if is_thorough else [case.dies_first_at])
+        for case in cases
+        for point in (case.points_in(write_mode) if is_thorough else [first_points[case.name]])
     ]
     cleaning = lanes.carry_out(firsts)
     plans = [
@@ -105,13 +115,14 @@ def test_a_second_crash_while_the_first_is_repaired_loses_nothing(
 
     lanes.carry_out(plans)
 
-    assert {plan.case for plan in plans} == set(TWICE), "some left the next mount nothing to repair"
+    assert {plan.case for plan in plans} == set(cases), "some left the next mount nothing to repair"
 
 
+@pytest.mark.both_write_modes
 def test_a_power_cut_of_a_real_disk_loses_nothing(
-    service: ServiceProcess, tmp_path: Path, is_thorough: bool
+    service: ServiceProcess, tmp_path: Path, write_mode: WriteMode, is_thorough: bool
 ) -> None:
-    """Promise 14."""
+    """Promises 13 and 14."""
     try:
         with Disk.made(tmp_path / "trial"):
             pass
@@ -119,17 +130,18 @@ def test_a_power_cut_of_a_real_disk_loses_nothing(
         pytest.skip(f"no disk can be made here whose power can be cut: {error}")
     plans = [
         Plan(case=case, deaths=(Death(point=point),))
-        for case in (CASES if is_thorough else TWICE)
-        for point in case.points
+        for case in (CASES if is_thorough else cases_killed_twice(write_mode))
+        for point in case.points_in(write_mode)
         if is_thorough or point in OF_THE_DISK
     ]
 
-    with closing(Lanes(service, tmp_path / "lanes", has_disks=True)) as lanes:
+    with closing(Lanes(service, tmp_path / "lanes", mode=write_mode, has_disks=True)) as lanes:
         lanes.carry_out(plans)
 
 
 def test_each_failpoint_has_a_case_that_dies_there() -> None:
-    tried = {point for case in CASES for point in case.points} | set(POINTS_OF_A_START)
-    tried |= set(OF_WRITE_BACK)
+    tried = {point for case in CASES for mode in WriteMode for point in case.points_in(mode)} | set(
+        POINTS_OF_A_START
+    )
 
     assert tried == set(FAILPOINTS)

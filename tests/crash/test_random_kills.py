@@ -19,6 +19,9 @@ from tests.crash.runs import Run
 from tests.support.crashing import CrashingMount
 from tests.support.mounting import pause
 from tests.support.service import ServiceProcess
+from tests.support.write_modes import options_of
+
+from ctrfs.config import WriteMode
 
 ROUND_LIMIT_S: Final = 40
 
@@ -114,12 +117,18 @@ class Rounds:
     """Round after round on one mount."""
 
     def __init__(
-        self, service: ServiceProcess, directory: Path, chance: random.Random, *, is_faulty: bool
+        self,
+        service: ServiceProcess,
+        directory: Path,
+        chance: random.Random,
+        *,
+        mode: WriteMode,
+        is_faulty: bool,
     ) -> None:
         self._service = service
         self._chance = chance
         self._is_faulty = is_faulty
-        self.mount = CrashingMount(directory / "mount", service=service)
+        self.mount = CrashingMount(directory / "mount", service=service, options=options_of(mode))
         self._runs = [
             Run(service=service, mount=self.mount, tag=f"k{number}", directory=directory)
             for number in range(WRITERS)
@@ -188,7 +197,10 @@ def unexplained(ledger: Ledger) -> list[tuple[Operation, int]]:
 
 @pytest.fixture(params=["sound", "faulty"])
 def rounds(
-    request: pytest.FixtureRequest, service: ServiceProcess, tmp_path: Path
+    request: pytest.FixtureRequest,
+    service: ServiceProcess,
+    tmp_path: Path,
+    write_mode: WriteMode,
 ) -> Iterator[Rounds]:
     """A mount under load, on a service that is sound or not."""
     seed = os.environ.get("CRASH_SEED", "1")
@@ -197,6 +209,7 @@ def rounds(
         service,
         tmp_path,
         random.Random(f"{seed} {request.param}"),  # noqa: S311  # repeatable on purpose
+        mode=write_mode,
         is_faulty=request.param == "faulty",
     )
     try:
@@ -206,8 +219,9 @@ def rounds(
         rounds.mount.abandon()
 
 
+@pytest.mark.both_write_modes
 def test_kills_at_random_moments_under_load_lose_nothing(rounds: Rounds, kills: int) -> None:
-    """Promise 14."""
+    """Promises 13 and 14."""
     for number in range((kills + 1) // 2):
         rounds.carry_out()
         if number % ROUNDS_TO_A_CHECK == 0:
