@@ -58,6 +58,7 @@ class InProcessMount:
     """A mount to work with; paths are relative to its root.
 
     Attributes:
+        floors: What the mount is made of.
         fs: For what has no short form here.
         parts: The floors below and their tables, to look at.
         changes: Every name that the kernel was told to forget.
@@ -69,6 +70,7 @@ class InProcessMount:
     def __init__(
         self, floors: Floors, *, changes: Sequence[Change], stale_pages: Sequence[InodeNumber]
     ) -> None:
+        self.floors = floors
         self.fs: FileSystem = floors.file_system
         self.parts: Parts = floors.file_system._parts
         self.changes = changes

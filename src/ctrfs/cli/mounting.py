@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -27,12 +26,9 @@ from ctrfs.mount.problems import (
     exit_code_for,
     line_for,
 )
-from ctrfs.mount.records import MountRecord, MountRecords, is_alive, wait_for_end
+from ctrfs.mount.records import MountRecord, MountRecords, is_alive
 from ctrfs.mount.source import KEY_VARIABLE
 from ctrfs.mount.umount_note import tell_umount
-
-# After this long in silence a waiting user is told what is waited for.
-_SILENCE_S = 1.0
 
 
 @click.command()
@@ -103,8 +99,12 @@ def mount(
     show_default=True,
     help="How long to wait for the daemon to send the rest and end.",
 )
-def umount(*, mountpoint: str, timeout: float) -> int:
+@click.option("-q", "--quiet", is_flag=True, help="No progress while waiting.")
+def umount(*, mountpoint: str, timeout: float, quiet: bool) -> int:
     """Unmount MOUNTPOINT, and wait until its daemon has sent everything and ended.
+
+    Shows what is still being sent: as bars on a terminal, else as a line now and then. Ctrl-C
+    ends the waiting only; the daemon goes on sending.
 
     \b
     Exit codes:
@@ -119,7 +119,7 @@ def umount(*, mountpoint: str, timeout: float) -> int:
     Example:
       ctrfs umount ~/containers --timeout 300
     """  # noqa: D301  # click wants the character itself
-    return end_mount(UmountCall(mountpoint=mountpoint), timeout_s=timeout)
+    return end_mount(UmountCall(mountpoint=mountpoint), timeout_s=timeout, is_quiet=quiet)
 
 
 def start_mount(plan: MountPlan, *, foreground: bool = False) -> StartReport:
@@ -142,13 +142,17 @@ def start_mount(plan: MountPlan, *, foreground: bool = False) -> StartReport:
     return report
 
 
-def end_mount(call: UmountCall, *, timeout_s: float) -> int:
+def end_mount(call: UmountCall, *, timeout_s: float, is_quiet: bool = False) -> int:
     """Unmount, wait until the daemon has ended, and say what it has left; return the exit code.
 
     Args:
         call: What, and how.
         timeout_s: How long to wait for the daemon. Nobody waits after a lazy unmount: it ends
             when the last program has left the mount.
+        is_quiet: Whether nothing is shown of how the sending goes on.
+
+    Raises:
+        KeyboardInterrupt: The user does not wait any more; the daemon goes on sending.
     """
     settings = [
         *(["-f"] if call.is_forced else []),
@@ -168,7 +172,7 @@ def end_mount(call: UmountCall, *, timeout_s: float) -> int:
     return (
         _settle(records, record, least=0)
         if is_gone
-        else _wait(records, record, timeout_s=timeout_s)
+        else _wait(records, record, timeout_s=timeout_s, is_quiet=is_quiet)
     )
 
 
@@ -232,18 +236,19 @@ def _check_root(mountpoint: Path) -> None:
         ) from error
 
 
-def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float) -> int:
+def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float, is_quiet: bool) -> int:
     place = Path(record.mountpoint)
-    if not wait_for_end(record, timeout_s=min(timeout_s, _SILENCE_S)):
-        if sys.stderr.isatty():
-            click.echo("ctrfs: waiting until everything is sent …", err=True)
-        if not wait_for_end(record, timeout_s=max(0.0, timeout_s - _SILENCE_S)):
-            click.echo(
-                f"ctrfs: {place} is unmounted; process {record.pid} is still sending, "
-                f"its log is {record.log_file or 'on its stderr'}",
-                err=True,
-            )
-            return EXIT_UNSENT
+    # Loads the database's library, which most commands of this module do without.
+    from ctrfs.cli.draining import wait_until_sent  # noqa: PLC0415
+
+    try:
+        has_ended = wait_until_sent(record, timeout_s=timeout_s, is_quiet=is_quiet)
+    except KeyboardInterrupt:
+        _say_who_sends(record)
+        raise
+    if not has_ended:
+        _say_who_sends(record)
+        return EXIT_UNSENT
     last = records.read(place)
     if last is None or last.pid != record.pid:
         return EXIT_OK
@@ -252,6 +257,14 @@ def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float) -> in
         click.echo(f"ctrfs: the daemon ended unexpectedly; see {last.log_file}", err=True)
         return EXIT_UNSENT
     return code
+
+
+def _say_who_sends(record: MountRecord) -> None:
+    click.echo(
+        f"ctrfs: {record.mountpoint} is unmounted; process {record.pid} is still sending "
+        f"(ctrfs status --watch shows it), its log is {record.log_file or 'on its stderr'}",
+        err=True,
+    )
 
 
 def _settle(records: MountRecords, record: MountRecord, *, least: int) -> int:

@@ -10,6 +10,7 @@ import click
 
 from ctrfs.cli.inventory import Inventory, KeptState, take_inventory
 from ctrfs.cli.output import JsonValue, local_time, print_json, print_table, printable
+from ctrfs.cli.watching import watch
 from ctrfs.mount.leftovers import shown_path
 from ctrfs.units import text_from_size
 
@@ -17,7 +18,8 @@ from ctrfs.units import text_from_size
 @click.command()
 @click.argument("place", metavar="[MOUNTPOINT|SOURCE]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
-def status(*, place: str | None, as_json: bool) -> None:
+@click.option("-w", "--watch", "is_watching", is_flag=True, help="Show the sending, as it goes on.")
+def status(*, place: str | None, as_json: bool, is_watching: bool) -> None:
     """Show what is mounted, and what of it the service does not have yet.
 
     Covers every mount of this user and every source that was mounted before: files not yet
@@ -28,11 +30,18 @@ def status(*, place: str | None, as_json: bool) -> None:
     Examples:
       ctrfs status
       ctrfs status ~/containers
+      ctrfs status --watch
       ctrfs status openai: --json | jq '.sources[].unsent[].path'
 
-    Exits 0 also when something is unsent; 1 if nothing is known of what was asked for, or if
+    With --watch it shows what is being sent, how fast and how long it will take, until Ctrl-C:
+    as bars on a terminal, else as a line now and then; with --json, one object a line.
+
+    Exits 0 also when something is unsent, and after Ctrl-C; 1 if nothing is known of what was asked for, or if
     some state cannot be read.
     """  # noqa: D301  # click wants the character itself
+    if is_watching:
+        watch(place, as_json=as_json)
+        return
     found = take_inventory(place)
     if as_json:
         print_json(as_values(found))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
@@ -18,9 +18,11 @@ import trio
 from ctrfs import deadlines
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.api.protocol import ContainersApi
+from ctrfs.clock import SystemClock
 from ctrfs.config import ContentConfig
 from ctrfs.content.identity import new_hasher
 from ctrfs.content.outgoing import Outgoing
+from ctrfs.content.progress import UploadProgress
 from ctrfs.errors import (
     ContainerExpiredError,
     RemoteError,
@@ -64,13 +66,23 @@ class _Upload:
 class Uploader:
     """Sends files.
 
+    Attributes:
+        progress: What is on its way, for who watches.
+
     Invariant: ``_doubts`` has each upload of this mount that may be on the service though
     nobody has been told so, with what was known before it began.
     """
 
-    def __init__(self, api: ContainersApi, config: ContentConfig | None = None) -> None:
+    def __init__(
+        self,
+        api: ContainersApi,
+        config: ContentConfig | None = None,
+        *,
+        progress: UploadProgress | None = None,
+    ) -> None:
         self._api = api
         self._config = config or ContentConfig()
+        self.progress = progress or UploadProgress(SystemClock())
         self._doubts: dict[_Upload, IsKnown] = {}
 
     async def send(
@@ -105,8 +117,14 @@ class Uploader:
         """
         upload = _Upload(container_id, stored_name, outgoing.digest)
         timeout_s = min(self._config.transfer_timeout_s, deadlines.remaining_s())
-        with trio.move_on_after(timeout_s):
-            return await self._send(upload, outgoing, is_known, look_first_s=look_first_s)
+        with (
+            trio.move_on_after(timeout_s),
+            self.progress.upload(
+                container_id, stored_name=stored_name, size_bytes=outgoing.size_bytes
+            ) as shown,
+        ):
+            counted = replace(outgoing, body=self.progress.counted(outgoing.body, shown))
+            return await self._send(upload, counted, is_known, look_first_s=look_first_s)
         raise RemoteUncertainError(f"the upload did not get through within {timeout_s:g} s")
 
     async def find(

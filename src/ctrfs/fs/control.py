@@ -25,8 +25,19 @@ _FIRST_FILE_INODE: Final = 3
 class ControlDirectory:
     """A read-only directory of generated files. Not async on purpose: it asks nobody."""
 
-    def __init__(self, parts: Parts, *, source: str, version: str, spool_path: Path) -> None:
-        """Show ``source`` and ``version`` as they are, and where unsent bytes lie."""
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        source: str,
+        version: str,
+        spool_path: Path,
+        progress: Callable[[], str],
+    ) -> None:
+        """Show ``source`` and ``version`` as they are, and where unsent bytes lie.
+
+        ``progress`` gives the text of the file of that name.
+        """
         self._parts = parts
         self._source = source
         self._version = version
@@ -34,6 +45,7 @@ class ControlDirectory:
         self._files: Mapping[bytes, Callable[[], str]] = {
             b"errors": self._errors,
             b"pending": self._pending,
+            b"progress": progress,
             b"status": self._status,
         }
         self._inodes = {

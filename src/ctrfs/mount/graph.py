@@ -19,6 +19,7 @@ from ctrfs.api.models import Container
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig, FileSystemConfig, TreeConfig
+from ctrfs.content.progress import UploadProgress
 from ctrfs.content.store import ContentStore
 from ctrfs.content.upload import Uploader
 from ctrfs.disk.content_cache import ContentCache
@@ -26,6 +27,7 @@ from ctrfs.disk.facts import SOURCE_FACT, ServiceFacts
 from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
+from ctrfs.disk.progress import ProgressFile, text_from_progress
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.disk.takeover import take_over_free_slots
@@ -35,6 +37,7 @@ from ctrfs.fs.file_system import FileSystem
 from ctrfs.fs.handles import HandleTable
 from ctrfs.fs.local_only import LocalOnlyNames
 from ctrfs.fs.parts import Parts
+from ctrfs.fs.progress import ProgressReporter
 from ctrfs.tree.container_tree import Change
 from ctrfs.tree.entries import EntryTree
 from ctrfs.tree.marks import ContainerMarks
@@ -81,6 +84,8 @@ class Floors:
     store: ContentStore
     namespace: Namespace
     file_system: FileSystem
+    progress: ProgressReporter
+    """Run by ``mount.run``: only a mount of the kernel has somebody outside who watches."""
 
     async def start(self, nursery: trio.Nursery, *, only: Container | None = None) -> None:
         """Start the floors and prove that the service answers, with one listing.
@@ -135,6 +140,13 @@ def build_floors(
         nursery=nursery,
         on_changes=caches.on_changes,
     )
+    uploader = Uploader(api, config.content, progress=UploadProgress(clock))
+    progress = ProgressReporter(
+        api,
+        uploads=uploader.progress,
+        database=state.database,
+        file=ProgressFile(state.path),
+    )
     parts = Parts(
         api=api,
         clock=clock,
@@ -143,7 +155,7 @@ def build_floors(
         namespace=namespace,
         naming=naming,
         store=store,
-        uploader=Uploader(api, config.content),
+        uploader=uploader,
         overlay=overlay,
         local=local,
         journal=journal,
@@ -151,7 +163,19 @@ def build_floors(
         handles=HandleTable(handles_max=config.files.open_files_max),
         mount_id=f"{clock.wall_ns():x}-{os.getpid():x}",
     )
-    file_system = FileSystem(
+    file_system = _file_system(parts, state, config, caches, progress)
+    tree.restore = file_system.restorer.restore
+    return Floors(store=store, namespace=namespace, file_system=file_system, progress=progress)
+
+
+def _file_system(
+    parts: Parts,
+    state: StateDirectory,
+    config: GraphConfig,
+    caches: KernelCaches,
+    progress: ProgressReporter,
+) -> FileSystem:
+    return FileSystem(
         parts,
         attributes_timeout_s=ATTRIBUTES_TIMEOUT_S,
         control=ControlDirectory(
@@ -159,12 +183,11 @@ def build_floors(
             source=config.source,
             version=importlib.metadata.version("ctrfs"),
             spool_path=state.spool_path,
+            progress=lambda: text_from_progress(progress.now()),
         ),
         on_pages_stale=caches.on_pages_stale,
         holds_open=caches.holds_open,
     )
-    tree.restore = file_system.restorer.restore
-    return Floors(store=store, namespace=namespace, file_system=file_system)
 
 
 def _content_store(

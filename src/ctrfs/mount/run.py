@@ -118,6 +118,7 @@ async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
                         ) as session:
                             record = _announce(plan, state, readiness)
                             claim.release()
+                            await nursery.start(floors.progress.run)
                             await stopper.serve(session)
                         # Nobody can write any more; what is unsent gets its last chance.
                         unsent_files = await stopper.drain(floors)

@@ -297,7 +297,7 @@ async def test_rubbish_rows_are_counted_and_listed(
 
 async def test_the_control_directory_is_found_and_never_listed(mount: InProcessMount) -> None:
     assert await mount.names() == ["work"]
-    assert await mount.names(".ctrfs") == ["errors", "pending", "status"]
+    assert await mount.names(".ctrfs") == ["errors", "pending", "progress", "status"]
     status = json.loads(await mount.read_file(".ctrfs/status"))
     assert status["unsent_files"] == 0
     assert status["service"]["is_answering"] is True
