@@ -152,13 +152,16 @@ class Download:
         # Whoever comes to a lane that already crawls waits as long as all others.
         patient_until_s = began_s + self._config.stall_timeout_s
         lane: Lane | None = None
+        knew_ranges = self._has_ranges
         while (byte := needed()) is not None:
             if lane is not None and lane.is_over and lane.error is not None:
                 raise lane.error
-            if lane is None or not self._brings(lane, byte):
-                lane = self._lane_for(byte)
-                errands.joined(lane.errand)
-                patient_until_s = trio.current_time() + self._config.stall_timeout_s
+            if lane is None or not self._brings(lane, byte) or knew_ranges != self._has_ranges:
+                knew_ranges = self._has_ranges
+                before, lane = lane, self._lane_for(byte)
+                if lane is not before:
+                    errands.joined(lane.errand)
+                    patient_until_s = trio.current_time() + self._config.stall_timeout_s
             # A request that waits for its turn behind others is no sign of silence.
             limit_s = end_s if lane.waits_for_turn else min(patient_until_s, end_s)
             self._waiting += 1
@@ -201,8 +204,8 @@ class Download:
         nearest = max(lanes, key=lambda lane: lane.position, default=None)
         if nearest is not None:
             near_bytes = max(self._config.near_bytes, 2 * self._habits.reach_bytes)
-            is_far = self.arrivals.length_bytes is not None and byte - nearest.position > near_bytes
-            if not is_far or not self._habits.has_ranges or not self._may_ask_for_parts():
+            is_far = byte - nearest.position > near_bytes
+            if not is_far or not self._has_ranges or not self._may_ask_for_parts():
                 return nearest
         if not self._may_ask_for_parts():
             return self._open(byte if byte == self.arrivals.first_missing else 0, None)
@@ -215,6 +218,11 @@ class Download:
             follows_bytes=self._grown.pop(byte, 0),
         )
         return self._open(*part)
+
+    @property
+    def _has_ranges(self) -> bool:
+        """Whether parts can be had for sure; who waits looks for a nearer lane when it turns out."""
+        return bool(self._habits.has_ranges) and self.arrivals.length_bytes is not None
 
     def _may_ask_for_parts(self) -> bool:
         """Whether parts that are asked for are of one version, as far as anybody can tell."""
