@@ -84,6 +84,8 @@ class Journal:
 
     Every change is on the disk when the call returns, whatever happens to the machine after:
     it waits for the disk, some milliseconds. The caller syncs the spool file before ``put``.
+    What is not ``durable`` is on the disk after the next change that is, or the next ``sync``,
+    and never before what was changed earlier.
     """
 
     def __init__(self, database: StateDatabase) -> None:
@@ -94,6 +96,10 @@ class Journal:
         """Make all changes of the database inside the block one step."""
         with self._database.transaction(durable=True):
             yield
+
+    def sync(self) -> None:
+        """Return when the disk has every change so far."""
+        self._database.sync()
 
     # -- bytes -----------------------------------------------------------------------------
 
@@ -144,14 +150,17 @@ class Journal:
                         (moved, blob_from_text(row.key)),
                     )
 
-    def settle(self, *keys: str, deletes: Iterable[StoredVersion] = ()) -> None:
+    def settle(
+        self, *keys: str, deletes: Iterable[StoredVersion] = (), durable: bool = True
+    ) -> None:
         """Forget files, and remember what is to be deleted instead of them; one step.
 
         Args:
             keys: Of the files, sent or given up; harmless if they are not there.
             deletes: What is to go now.
+            durable: Whether to wait for the disk; if not, ``sync`` is to follow.
         """
-        with self._database.transaction(durable=True):
+        with self._database.transaction(durable=durable):
             for key in keys:
                 self._database.execute("DELETE FROM unsent WHERE key = ?", (blob_from_text(key),))
             for version in deletes:

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
+import trio
+
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.content.open_file import OpenFile
 from ctrfs.disk.journal import Journal, StoredVersion, UnsentRow
@@ -57,6 +59,7 @@ class Recorder:
             set() if is_idle else {key for key, _container in parts.journal.keys_and_containers()}
         )
         self._owed: set[str] = set()
+        self._changes = self._changes_synced = 0
         parts.store.on_change = self._changed
         self.postponed: dict[str, dict[StoredVersion, None]] = {}
         self.on_failure: Callable[[InodeNumber | None], None] = lambda _inode: None
@@ -203,15 +206,22 @@ class Recorder:
                 if over is not None:
                     self.take_away(over)
 
-    def settle(self, *files: File, deletes: Iterable[ContainerFile] = ()) -> None:
+    def settle(
+        self, *files: File, deletes: Iterable[ContainerFile] = (), durable: bool = True
+    ) -> None:
         """Forget the bytes of ``files``, and record what is to be deleted; one step for each.
 
         The bytes were sent, or are not wanted any more. A record that the disk does not give up
         is taken away later, or becomes that of the file's next bytes.
+
+        Args:
+            files: Whose bytes.
+            deletes: What they have replaced.
+            durable: Whether to wait for the disk; if not, ``synced`` is to follow.
         """
         keys = [file.journal_key for file in files if file.journal_key is not None]
         try:
-            self.take_away(*files, deletes=deletes)
+            self.take_away(*files, deletes=deletes, durable=durable)
         except LocalDiskError as error:
             log.warning("records of what was sent stay for now: %s", error)
             self._owed.update(keys)
@@ -221,7 +231,24 @@ class Recorder:
         else:
             self.taken_away(*files)
 
-    def take_away(self, *files: File, deletes: Iterable[ContainerFile] = ()) -> None:
+    async def synced(self) -> None:
+        """Return once the disk has all that was recorded before this was called.
+
+        Those who have come this far together share one wait for the disk. A cancellation comes
+        through after it.
+        """
+        self._changes += 1
+        number = self._changes
+        # All whose answers came at once get here before the first goes on.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._changes_synced < number:
+            with self._parts.spared():
+                self.journal.sync()
+                self._changes_synced = self._changes
+
+    def take_away(
+        self, *files: File, deletes: Iterable[ContainerFile] = (), durable: bool = True
+    ) -> None:
         """Do what ``settle`` does, as part of a step: ``taken_away`` is to follow it.
 
         Raises:
@@ -230,7 +257,7 @@ class Recorder:
         versions = [version_of(row) for row in deletes]
         keys = [file.journal_key for file in files if file.journal_key is not None]
         if keys or versions:
-            self.journal.settle(*keys, deletes=versions)
+            self.journal.settle(*keys, deletes=versions, durable=durable)
 
     def taken_away(self, *files: File) -> None:
         """Say that the step is made in which records were taken away."""

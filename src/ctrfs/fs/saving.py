@@ -251,7 +251,10 @@ class Saver:
                 outgoing.settle(identity_of(stored, outgoing))
                 replaced = self.bind(file, stored, outgoing)
                 # In one step with the binding: a change from here on is another version.
-                self._recorder.settle(file, deletes=replaced)
+                self._recorder.settle(file, deletes=replaced, durable=False)
+                # Before the bytes may be changed or leave the spool, before anything is deleted,
+                # and before anybody is told: then a power cut finds the record or needs it not.
+                await self._recorder.synced()
                 reached("save.bound")
         except CtrfsError as error:
             if isinstance(error, RemoteUncertainError):
