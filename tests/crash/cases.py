@@ -19,6 +19,8 @@ TAG: Final = "TAG"
 # More than one page and more than one write; and another that is of another length.
 SIZE: Final = 25_000
 OTHER_SIZE: Final = 31_000
+# So few that write=back keeps them with their record.
+SMALL_SIZE: Final = 5_000
 # Names ending so live on one machine only.
 LOCAL_SUFFIX: Final = "~"
 
@@ -42,6 +44,7 @@ _SAVED_LATER: Final = (
     "save.bound",
     "save.settled",
 )
+_SAVED_SMALL_LATER: Final = tuple(point for point in _SAVED_LATER if point != "spool.synced")
 _REPLACED_LATER: Final = (*_SAVED_LATER, "save.deleted")
 _MOVED_LATER: Final = (*_REPLACED_LATER, "rename.kept")
 
@@ -130,6 +133,20 @@ _REMOVED_LATER: Final = ("database.committed", "unlink.intended", "unlink.settle
 
 CASES: Final[tuple[Case, ...]] = (
     _case("create", _SAVED, save("w/a.txt", 1), later=_SAVED_LATER),
+    _case(
+        "create small",
+        _SAVED,
+        save("w/a.txt", 1, size=SMALL_SIZE),
+        later=_SAVED_SMALL_LATER,
+    ),
+    _case(
+        "overwrite small, and again",
+        _REPLACED,
+        save("w/a.txt", 2, size=SMALL_SIZE),
+        save("w/a.txt", 3, size=SMALL_SIZE + 1),
+        setup=[save("w/a.txt", 1, size=SMALL_SIZE)],
+        later=(*_SAVED_SMALL_LATER, "save.deleted"),
+    ),
     _case("create empty", _SAVED, save("w/a.txt", 1, size=0), later=_SAVED_LATER),
     _case(
         "overwrite",

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from ctrfs.clock import SystemClock
 from ctrfs.content.identity import new_hasher
 from ctrfs.disk.reading import UnsentFile, open_spool_file, read_slot
+from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.disk.syncing import sync_directory
 from ctrfs.errors import CtrfsError
 from ctrfs.mount.leftovers import shown_path
@@ -60,6 +62,10 @@ def copy_out(slot: Path, directory: Path) -> Iterator[Copied]:
         slot: Of the state directory.
         directory: Made if it is missing.
     """
+    with suppress(CtrfsError):  # a mount holds it, and has the bytes
+        # After a power cut some bytes are in the database alone, until somebody opens the slot.
+        with StateDirectory.open_slot(slot, clock=SystemClock()):
+            pass
     for row in read_slot(slot).unsent:
         yield _copy(slot, row, directory)
 

@@ -263,11 +263,12 @@ class OpenFile:
         """Return when the local disk holds all bytes, whatever happens to the machine after."""
         await sync(self._own_spool_file())
 
-    async def store_on_disk(self) -> str:
+    async def store_on_disk(self, *, small_max: int = 0) -> tuple[str, bytes | None]:
         """Return the blake2b of all bytes once the local disk has them, whatever happens after.
 
-        Waits for an upload under way; writers wait meanwhile. Nobody changes the bytes between
-        the end of this and the caller's next wait.
+        Up to ``small_max`` bytes are returned, too, and are the caller's to keep: the disk was
+        not waited for. Waits for an upload under way; writers wait meanwhile. Nobody changes the
+        bytes between the end of this and the caller's next wait.
 
         Raises:
             LocalDiskError: This machine's disk failed.
@@ -277,8 +278,11 @@ class OpenFile:
             spool_file = self._own_spool_file()
             with spool_file.pinned():
                 digest = await self._learn_digest(spool_file)
+            # An empty file is nothing but its name, which has to be synced.
+            if 0 < self._complete_size_bytes <= small_max:
+                return digest, spool_file.pread(0, self._complete_size_bytes)
             await self.sync_to_disk()
-        return digest
+        return digest, None
 
     def mark_unsent(self) -> None:
         """Say that the service is to be given these bytes again, under another name."""

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 RowT = TypeVar("RowT")
 SqlValue: TypeAlias = int | str | bytes | None
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 # Texts from outside are kept as blobs (see ``blob_from_text``), times as decimal text: SQLite's
 # integers end in the year 2262, those of a file's mtime do not.
@@ -50,6 +50,10 @@ _JOURNAL: Final[tuple[str, ...]] = (
         files TEXT NOT NULL, PRIMARY KEY (container_id, new_path)) WITHOUT ROWID""",
     "CREATE TABLE pending_rmdir (container_id BLOB PRIMARY KEY) WITHOUT ROWID",
 )
+_SMALL_BYTES: Final = (
+    # disk.journal.Journal, disk.small_bytes
+    "CREATE TABLE small_bytes (key BLOB PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID"
+)
 SCHEMA: Final[tuple[str, ...]] = (
     # disk.overlay.Overlay; ``sequence`` grows with each put, so that the oldest is the smallest
     """CREATE TABLE overlay (
@@ -64,6 +68,7 @@ SCHEMA: Final[tuple[str, ...]] = (
         size_bytes INTEGER NOT NULL, mtime_ns TEXT NOT NULL, mode INTEGER,
         PRIMARY KEY (container_id, path)) WITHOUT ROWID""",
     *_JOURNAL,
+    _SMALL_BYTES,
     # disk.facts.ServiceFacts
     "CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
 )
@@ -80,6 +85,7 @@ _FROM_1_TO_2: Final[tuple[str, ...]] = (
         digest, '[]', mtime_ns, mode, error, since_s FROM unsent_1""",
     "DROP TABLE unsent_1",
 )
+_STEPS: Final = {0: SCHEMA, 1: (*_FROM_1_TO_2, _SMALL_BYTES), 2: (_SMALL_BYTES,)}
 
 
 def blob_from_text(text: str) -> bytes:
@@ -222,7 +228,7 @@ class StateDatabase:
         refuse_newer(self._path, version)
         if version < SCHEMA_VERSION:
             with self.transaction(durable=True):
-                for statement in SCHEMA if version == 0 else _FROM_1_TO_2:
+                for statement in _STEPS[version]:
                     self.execute(statement)
                 self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

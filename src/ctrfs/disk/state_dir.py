@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -21,9 +22,12 @@ from typing import Final
 from ctrfs.clock import Clock
 from ctrfs.disk.database import StateDatabase
 from ctrfs.disk.failures import error_from_os_error
+from ctrfs.disk.small_bytes import bring_back_small_bytes
 from ctrfs.errors import LocalDiskError, MountError
 from ctrfs.ownership import complaint_about_directory, complaint_about_file, has_other_names
 from ctrfs.units import NS_PER_S
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 1
 
@@ -81,6 +85,11 @@ class StateDirectory:
                 home_fd = _make_directory(home.name, base_fd, home, stack)
                 slot, slot_fd = _take_slot(home, home_fd, stack, clock)
                 state = cls._prepared(home / str(slot), home_fd, slot_fd, stack)
+                try:
+                    bring_back_small_bytes(state.database, state.spool_path)
+                except LocalDiskError as error:
+                    # They are where they were; a full disk is no reason not to mount.
+                    log.warning("bytes of small unsent files stay in the database: %s", error)
             except OSError as error:
                 raise error_from_os_error(error, f"prepare the state in {base}") from error
             yield state
@@ -107,6 +116,7 @@ class StateDirectory:
                 if not _lock_slot(slot_fd, stack, clock):
                     raise MountError(f"{path} is in use by a mount")
                 state = cls._prepared(path, home_fd, slot_fd, stack)
+                bring_back_small_bytes(state.database, state.spool_path)
             except OSError as error:
                 raise error_from_os_error(error, f"open the state in {path}") from error
             yield state

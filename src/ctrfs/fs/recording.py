@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 import trio
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.content.open_file import OpenFile
 from ctrfs.disk.journal import Journal, StoredVersion, UnsentRow
+from ctrfs.disk.small_bytes import SMALL_BYTES_MAX
 from ctrfs.errors import CtrfsError, LocalDiskError
 from ctrfs.failpoints import reached
 from ctrfs.fs.failure_log import text_of
@@ -28,6 +30,9 @@ from ctrfs.tree.nodes import (
     path_in_container,
 )
 from ctrfs.units import NS_PER_S
+
+# Beyond these the bytes of small files are synced in the spool: the database does not shrink.
+_SMALL_FILES_MAX: Final = 1_000
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +124,17 @@ class Recorder:
         Raises:
             LocalDiskError: The disk refuses; nothing was recorded.
         """
-        digest = await open_file.store_on_disk()
+        # A renaming may be taken back, and the record that it replaces has the earlier bytes.
+        is_plain = place is None and self.recorded_count < _SMALL_FILES_MAX
+        digest, content = await open_file.store_on_disk(
+            small_max=SMALL_BYTES_MAX if is_plain else 0
+        )
         with self.journal.together():
             key = self._put(
                 file, open_file, digest=digest, error="", place=place, replaces=replaces
             )
+            if content is not None:
+                self.journal.put_bytes(key, content)
             instead()
         self._recorded(file, key, open_file)
         reached("close.kept")
