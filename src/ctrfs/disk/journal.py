@@ -66,7 +66,8 @@ class MovingFile:
 
     inner_path: bytes
     """Slash-joined, relative to the folder."""
-    version: StoredVersion
+    version: StoredVersion | None
+    """None where this machine has the newest bytes, in a row of another table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +262,10 @@ class Journal:
 
     def put_folder_move(self, row: FolderMoveRow) -> None:
         """Remember that a folder is being renamed."""
-        files = [[file.inner_path.hex(), *_list_from_version(file.version)] for file in row.files]
+        files = [
+            [file.inner_path.hex(), *(_list_from_version(file.version) if file.version else ())]
+            for file in row.files
+        ]
         with self._database.transaction(durable=True):
             self._database.execute(
                 "INSERT OR REPLACE INTO folder_move (container_id, new_path, old_path, files)"
@@ -364,12 +368,9 @@ def _folder_move_from_row(row: sqlite3.Row) -> FolderMoveRow:
     files: list[MovingFile] = []
     for fields in _loaded_list(row["files"]):
         match fields:
-            case [str(inner_path), *version]:
-                files.append(
-                    MovingFile(
-                        inner_path=_bytes_from_hex(inner_path), version=_version_from(version)
-                    )
-                )
+            case [str(inner_path), *fields]:
+                version = _version_from(fields) if fields else None
+                files.append(MovingFile(inner_path=_bytes_from_hex(inner_path), version=version))
             case _:
                 raise LocalDiskError(f"the journal holds no file of a folder: {fields!r}")
     return FolderMoveRow(

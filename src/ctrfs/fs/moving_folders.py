@@ -120,10 +120,11 @@ class FolderMover:
         files = tuple(
             MovingFile(
                 inner_path=b"/".join(path_in_container(file)[len(old_path) :]),
-                version=version_of(file.remote),
+                version=None if remote is None or file.journal_key else version_of(remote),
             )
             for file in self._parts.tree.files_below(folder)
-            if file.remote is not None and not file.is_claimed
+            for remote in [file.remote]
+            if remote is not None or file.journal_key or file.is_local_only
         )
         with self._parts.spared():
             self._parts.journal.put_folder_move(
@@ -171,7 +172,9 @@ class FolderMover:
         failures: list[CtrfsError] = []
         try:
             return await self._copy_in_rounds(folder, new_path, done, useless, failures)
-        except trio.Cancelled:
+        except CtrfsError:
+            raise  # told after it was settled
+        except BaseException:  # given up: a nursery raises a group of that
             gone = [*useless, *(copy.new for copy in done.values())]
             self._settle(folder, new_path, gone, moved_from=None)
             for row in gone:

@@ -60,9 +60,9 @@ class Recorder:
         is_idle = parts.config.read_only
         self.overdue = set() if is_idle else set(parts.journal.deletes())
         self.overdue_rmdirs = set() if is_idle else set(parts.journal.rmdirs())
-        self._vouched = (
-            set() if is_idle else {key for key, _container in parts.journal.keys_and_containers()}
-        )
+        # Of earlier mounts; one may have had the id of this one, by a clock that was set back.
+        self._foreign = frozenset(key for key, _container in parts.journal.keys_and_containers())
+        self._vouched = set() if is_idle else set(self._foreign)
         self._owed: set[str] = set()
         self._changes = self._changes_synced = 0
         parts.store.on_change = self._changed
@@ -348,7 +348,7 @@ class Recorder:
         if replaces is None:
             replaces = replaced_by(file)
         key = file.journal_key
-        if key is None:
+        while key is None or (file.journal_key is None and key in self._foreign):
             self._serial += 1
             key = f"{self._parts.mount_id}-{self._serial}"
         row = UnsentRow(

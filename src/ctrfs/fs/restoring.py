@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
@@ -137,7 +138,8 @@ class Finisher:
         self._mover = mover
         self._remover = remover
         self._holder = holder
-        self._moves = [] if parts.config.read_only else parts.journal.folder_moves()
+        moves = [] if parts.config.read_only else parts.journal.folder_moves()
+        self._moves = [_with_the_rest_moved(parts, move) for move in moves]
 
     @property
     def is_needed(self) -> bool:
@@ -191,7 +193,7 @@ class Finisher:
         self, owner: ContainerDirectory, move: FolderMoveRow, moving: MovingFile
     ) -> None:
         *folders, name = (move.new_path + b"/" + moving.inner_path).split(b"/")
-        file = owner.files.get(FileId(moving.version.file_id))
+        file = owner.files.get(FileId(moving.version.file_id)) if moving.version else None
         if file is None or not _is_as_it_was(file, moving):
             return  # moved already, or no more what was to be moved
         parent = self._kept_folder(owner, tuple(folders))
@@ -240,11 +242,10 @@ class Finisher:
             return True
 
     async def _remove_folders(self, folder: Directory) -> None:
-        for inner in list(folder.children.values()):
-            if isinstance(inner, Directory):
-                await self._remove_folders(inner)
-        if not folder.children:
-            await self._remover.remove_folder(folder)
+        """Remove a folder and all in it that have no files, the innermost first."""
+        for step in reversed([folder, *self._parts.tree.folders_below(folder)]):
+            if not step.children:
+                await self._remover.remove_folder(step)
 
     def _folder(self, owner: ContainerDirectory, path: bytes) -> Directory | None:
         step: ContainerDirectory | Directory = owner
@@ -254,6 +255,31 @@ class Finisher:
                 return None
             step = inner
         return step if isinstance(step, Directory) else None
+
+
+def _with_the_rest_moved(parts: Parts, move: FolderMoveRow) -> FolderMoveRow:
+    """Give what is on this machine alone its new path; return what the service is to hear of.
+
+    Once for all: what a user puts into the old folder from now on stays there.
+    """
+    left = replace(move, files=tuple(file for file in move.files if file.version is not None))
+    paths = {
+        move.old_path + b"/" + file.inner_path: move.new_path + b"/" + file.inner_path
+        for file in move.files
+        if file.version is None
+    }
+    if not paths:
+        return move
+    with parts.spared(), parts.journal.together():
+        for row in parts.journal.rows():
+            if row.container_id == move.container_id and row.path in paths:
+                parts.journal.put(replace(row, path=paths[row.path]))
+        for local in parts.local.files(move.container_id):
+            if local.path in paths:
+                parts.local.remove_file(move.container_id, local.path)
+                parts.local.put_file(replace(local, path=paths[local.path]))
+        parts.journal.put_folder_move(left)
+    return left
 
 
 def _is_as_it_was(file: File, moving: MovingFile) -> bool:

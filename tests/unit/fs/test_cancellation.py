@@ -70,18 +70,8 @@ OPERATIONS: list[tuple[Callable[[InProcessMount], Awaitable[None]], dict[str, by
 ]
 
 
-# What waits for the next mount, or is finished by it, after all: see docs/known-limits.md.
-LEFT_TO_THE_NEXT_MOUNT = {(rename_folder, 0.5)}
 CASES = [
-    pytest.param(
-        operation,
-        after,
-        moment_s,
-        id=f"{operation.__name__} after {moment_s} s",
-        marks=[pytest.mark.xfail(reason="left to the next mount")]
-        if (operation, moment_s) in LEFT_TO_THE_NEXT_MOUNT
-        else [],
-    )
+    pytest.param(operation, after, moment_s, id=f"{operation.__name__} after {moment_s} s")
     for operation, after in OPERATIONS
     for moment_s in MOMENTS
 ]

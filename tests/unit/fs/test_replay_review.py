@@ -582,10 +582,6 @@ async def test_unsent_bytes_of_a_container_that_has_gone_are_not_tried_again_and
         assert len(mount.parts.journal) == 1
 
 
-# -- what is not done yet: docs/known-limits.md --------------------------------------------
-
-
-@pytest.mark.xfail(reason="docs/known-limits.md", strict=True)
 async def test_unsent_and_local_files_go_with_a_folder_whose_renaming_is_finished_later(
     service: InProcessService,
     state: Path,
@@ -604,4 +600,42 @@ async def test_unsent_and_local_files_go_with_a_folder_whose_renaming_is_finishe
 
     async with mounted(service, state) as mount:
         await settled(mount)
-        assert "work/d" not in await mount.walk("work")
+        assert await mount.walk("work") == {
+            "work/f": None,
+            "work/f/.x.swp": b"local",
+            "work/f/a.txt": b"a",
+            "work/f/unsent.txt": b"unsent",
+        }
+    assert stored(service, "work") == {"f/a.txt": b"a", "f/unsent.txt": b"unsent"}
+
+
+async def test_what_a_user_saves_in_the_old_folder_after_the_crash_stays_there(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.upload(work, "d/a.txt", b"a")
+
+    async def rename(mount: InProcessMount) -> None:
+        await save_unsent(mount, service, "work/d/unsent.txt")
+        await mount.rename("work/d", "work/f")
+
+    await crasher.run("folder.intended", rename)
+    service.add_fault("create_file", "status", status=403)
+    async with mounted(service, state) as mount:
+        await mount.names("work")
+        with pytest.raises(RemoteRefusedError):
+            await mount.write_file("work/d/unsent.txt", b"another")
+    service.clear_faults()
+
+    async with mounted(service, state) as mount:
+        await settled(mount)
+        assert await mount.walk("work") == {
+            "work/d": None,
+            "work/d/unsent.txt": b"another",
+            "work/f": None,
+            "work/f/a.txt": b"a",
+            "work/f/unsent.txt": b"unsent",
+        }
