@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -20,9 +21,10 @@ from typing import Final
 from scripts.soak import checks
 from scripts.soak.faults import Faults, kind_at
 from scripts.soak.load import Report, Worker
-from scripts.soak.samples import NoAnswerError, Sample, sample, trend
+from scripts.soak.samples import Bound, NoAnswerError, Sample, sample, trend
 from scripts.soak.verdict import (
     BOUNDS,
+    BOUNDS_LATER,
     Outcome,
     as_json,
     complaints_of_rest,
@@ -69,7 +71,8 @@ def main() -> int:
         mount = Mount(directory, service=service, options=(*OPTIONS, f"write={given.write}"))
         stack.callback(mount.abandon)
         mount.start()
-        soak = Soak(service, mount, directory, kinds=given.only)
+        bounds = BOUNDS if given.write == "through" else BOUNDS_LATER
+        soak = Soak(service, mount, directory, kinds=given.only, bounds=bounds)
         outcome = soak.run(
             minutes=given.minutes,
             faults=None if given.no_faults else Faults(service, seed=given.seed),
@@ -84,12 +87,19 @@ class Soak:
     """One run."""
 
     def __init__(
-        self, service: ServiceProcess, mount: Mount, directory: Path, *, kinds: list[str]
+        self,
+        service: ServiceProcess,
+        mount: Mount,
+        directory: Path,
+        *,
+        kinds: list[str],
+        bounds: Sequence[Bound],
     ) -> None:
         self._service = service
         self._mount = mount
         self._directory = directory
         self._kinds = kinds
+        self._bounds = bounds
         self._workers: list[Worker] = []
 
     def run(self, *, minutes: float, faults: Faults | None) -> Outcome:
@@ -123,7 +133,7 @@ class Soak:
             outcome.complaints.append(f"a traceback in the log: {log[place:][:3000]}")
         measured = [each for each in outcome.samples if each.elapsed_s >= outcome.warm_up_s]
         if measured:
-            outcome.trends = [trend(measured, bound) for bound in BOUNDS]
+            outcome.trends = [trend(measured, bound) for bound in self._bounds]
         outcome.complaints += complaints_of_trends(outcome.trends)
         return outcome
 
