@@ -6,6 +6,7 @@ of the count.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -200,5 +201,43 @@ def test_reading_back_what_waits_to_be_sent_costs_nothing(budget: Budget) -> Non
         (budget.container / "a.txt").write_bytes(b"content")
         assert (budget.container / "a.txt").read_bytes() == b"content"
         assert [path.name for path in budget.container.iterdir()] == ["a.txt"]
+
+    assert counted.requests == {}
+
+
+def test_removing_a_file_costs_one_delete(budget: Budget) -> None:
+    (budget.container / "a.txt").write_bytes(b"one")
+    budget.settle()
+    with budget.counted() as counted:
+        (budget.container / "a.txt").unlink()
+        budget.settle()
+
+    assert counted.requests == {"delete_file": 1}
+
+
+def test_touching_a_new_file_costs_one_upload_and_an_old_one_nothing(budget: Budget) -> None:
+    with budget.counted() as first:
+        run("touch", "a.txt", cwd=budget.container)
+        budget.settle()
+    with budget.counted() as second:
+        run("touch", "a.txt", cwd=budget.container)
+        budget.settle()
+
+    assert first.requests == {"create_file": 1}
+    assert second.requests == {}
+
+
+def test_git_status_costs_nothing_the_second_time(budget: Budget) -> None:
+    path = budget.container / "a.txt"
+    path.write_bytes(b"one\n")
+    # git looks again, and writes its index again, while a file is no older than the index.
+    os.utime(path, (1_500_000_000, 1_500_000_000))
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
+        run("git", *command, cwd=budget.container)
+    run("git", "status", "--porcelain", cwd=budget.container)
+    budget.settle()
+    with budget.counted() as counted:
+        assert run("git", "status", "--porcelain", cwd=budget.container) == ""
+        budget.settle()
 
     assert counted.requests == {}
