@@ -27,7 +27,7 @@ from scripts.bench.corpus import MIB, Corpus
 from scripts.bench.modes import ALL, CURL, Mode
 from scripts.bench.report import REAL, Results, table
 from scripts.bench.servers import API, Servers
-from scripts.bench.tasks import TASKS
+from scripts.bench.tasks import OURS, TASKS
 from tests.support.mounting import why_mounts_are_impossible
 
 GIANT_BYTES: Final = 1024 * MIB
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         top = Path(directory)
         print("writing the files that are measured", file=sys.stderr)
         corpus = Corpus(top / "corpus", giant_bytes=given.giant, large_bytes=given.large)
+        if "growth" in given.tasks:
+            corpus.add_growth()
         (top / "servers").mkdir()
         servers = Servers(top / "servers", corpus)
         try:
@@ -104,7 +106,7 @@ class Run:
             for mode in modes:
                 if mode.server not in self.servers.running or not mode.is_installed:
                     self.results.failures.append(f"{mode.name}: not installed, or without a server")
-                elif not mode.only or task in _tasks_of(mode):
+                elif (not mode.only or task in mode.only) and (mode.is_ours or task not in OURS):
                     self._measure(task, mode)
             if with_curl:
                 self._measure_curl(task)
@@ -122,6 +124,8 @@ class Run:
             )
             arena.directory.mkdir(exist_ok=True)
             try:
+                if mode.is_ours and self.servers.service is not None:
+                    self.servers.service.set_behaviour(ranges=mode.has_ranges)
                 TASKS[task](arena, partial(self._record, mode.name))
             except Exception as error:  # noqa: BLE001  # one that fails must not stop the rest
                 self.results.failures.append(f"{key}: {error}")
@@ -155,13 +159,6 @@ def _times_of(profile: str, servers: Servers) -> Iterator[None]:
         yield
     finally:
         service.clear_faults()
-
-
-def _tasks_of(mode: Mode) -> frozenset[str]:
-    """Return the tasks in which a mode tells something new."""
-    if mode.name.endswith("-back"):
-        return frozenset({"write", "rm"})
-    return frozenset({"read", "seek", "out"})
 
 
 def _words(text: str) -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +73,21 @@ class Corpus:
         assert folder in FOLDERS
         return self.directory / folder
 
+    def repository(self) -> Path:
+        """Return a bare git repository with the small files of one folder in ten commits."""
+        bare = self.directory / "repository.git"
+        if bare.exists():
+            return bare
+        work = self.directory / "repository"
+        shutil.copytree(self.directory / FOLDERS[1], work)
+        _git(work, "init", "-q", "-b", "main")
+        names = sorted(path.name for path in work.iterdir() if path.name != ".git")
+        for start in range(0, len(names), len(names) // 10):
+            _git(work, "add", *names[start : start + len(names) // 10])
+            _git(work, "commit", "-qm", f"files from {start}")
+        _git(self.directory, "clone", "-q", "--bare", str(work), str(bare))
+        return bare
+
     def _small_files(self, folder: str) -> Folder:
         top = self.directory / folder
         top.mkdir(parents=True)
@@ -99,6 +116,11 @@ def small_text(folder: str, name: str) -> bytes:
     chance = random.Random(f"{folder}/{name}")  # noqa: S311  # repeatable on purpose
     text = base64.encodebytes(chance.randbytes(SMALL_BYTES))
     return text[: SMALL_BYTES - len(last)].replace(b"\n", b" ") + last
+
+
+def _git(directory: Path, *words: str) -> None:
+    identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+    subprocess.run(["git", *identity, *words], cwd=directory, check=True, timeout=60)
 
 
 def _written(path: Path, content: bytes) -> Blob:

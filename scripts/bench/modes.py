@@ -168,8 +168,6 @@ def _user() -> str:
     return os.environ.get("USER") or os.environ.get("LOGNAME") or "root"
 
 
-_READS: Final = frozenset({"first-byte", "read", "read-again", "random", "readers"})
-
 ALL: Final = (
     Mode(name="ctrfs", client="ctrfs", server=API, program="fusermount3", call=_ctrfs()),
     Mode(
@@ -178,7 +176,7 @@ ALL: Final = (
         server=API,
         program="fusermount3",
         call=_ctrfs("write=back"),
-        only=frozenset({"cp-in", "write", "rm", "git", "vim", "sed"}),
+        only=frozenset({"write", "rm", "clone", "edit", "growth"}),
     ),
     Mode(
         name="ctrfs-plain",
@@ -187,7 +185,7 @@ ALL: Final = (
         program="fusermount3",
         call=_ctrfs(),
         has_ranges=False,
-        only=_READS,
+        only=frozenset({"read", "seek", "out"}),
     ),
     Mode(
         name="rclone-webdav",

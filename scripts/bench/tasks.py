@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import statistics
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from scripts.bench.arena import Arena
-from scripts.bench.corpus import BIG, FILES_PER_FOLDER, FOLDERS, MARK, MIB, Folder
+from scripts.bench.corpus import BIG, FILES_PER_FOLDER, FOLDERS, GROWTH, MARK, MIB, Folder
 from scripts.bench.processes import cpu_s, memory_mib
 from tests.support.mounting import pause
 
@@ -27,6 +29,10 @@ RANDOM_BYTES: Final = 4096
 READERS: Final = 16
 REMOVED: Final = 200
 GREPPED: Final = FOLDERS[:4]
+# How many files are copied in one growing step; and how many programs read at once.
+COPIED: Final = (10, 100, 1_000)
+CLIENTS: Final = (1, 4, 16, 64)
+SAVES: Final = 3
 _POLL_S: Final = 0.005
 
 
@@ -71,9 +77,17 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "write 256 MiB, durable": MB,
     "rm -r of 200": FILES,
     "sed -i": MILLISECONDS,
+    "git clone, 100 files, durable": SECONDS,
+    "git status": MILLISECONDS,
+    "vim, save": MILLISECONDS,
     "memory idle": MIB_SIZE,
     "memory at most": MIB_SIZE,
     "processor time of reading": SECONDS,
+    **{f"ls -l of {count} files": SECONDS for count in GROWTH},
+    **{f"grep -r of {count} files, cold": FILES for count in GROWTH},
+    **{f"memory after grep of {count}": MIB_SIZE for count in GROWTH},
+    **{f"cp -r of {count} files, durable": FILES for count in COPIED},
+    **{f"cold reads, {count} clients": FILES for count in CLIENTS},
 }
 
 Record = Callable[[str, float], None]
@@ -233,6 +247,108 @@ def remove(arena: Arena, record: Record) -> None:
         record("rm -r of 200", REMOVED / (time.perf_counter() - began_s))
 
 
+def clone(arena: Arena, record: Record) -> None:
+    """Clone a repository into the mount, and ask git what has changed."""
+    if arena.mode.is_read_only:
+        return
+    store = arena.servers.running[arena.mode.server].store
+    folder = f"{arena.folder}-git"
+    store.remove(folder)
+    with arena.mounted() as point:
+        target = point / folder
+        target.mkdir()
+        arena.count_from_zero()
+        began_s = time.perf_counter()
+        _timed("git", "clone", "-q", "--no-hardlinks", arena.corpus.repository(), target / "r")
+        _durable(arena, f"{folder}/r", arena.corpus.folders[FOLDERS[1]])
+        record("git clone, 100 files, durable", time.perf_counter() - began_s)
+        _timed("git", "-C", target / "r", "status", "--porcelain")
+        seconds, text = _timed("git", "-C", target / "r", "status", "--porcelain")
+        record("git status", 1000 * seconds)
+        _check(not text, f"git sees changes: {text[:200]}")
+    store.remove(folder)
+
+
+def edit(arena: Arena, record: Record) -> None:
+    """Open a file in vim, change it and save it."""
+    if arena.mode.is_read_only:
+        return
+    store = arena.servers.running[arena.mode.server].store
+    folder = f"{arena.folder}-vim"
+    store.remove(folder)
+    with arena.mounted() as point:
+        (point / folder).mkdir()
+        path = point / folder / "notes.txt"
+        path.write_text("first line\n")
+        arena.count_from_zero()
+        taken: list[float] = []
+        for number in range(SAVES):
+            change = f"normal Goline {number}"
+            seconds, _text = _timed(
+                "vim", "-u", "NONE", "-N", "-es", "-c", change, "-c", "wq", path
+            )
+            taken.append(1000 * seconds)
+        record("vim, save", statistics.median(taken))
+        lines = ["first line", *(f"line {number}" for number in range(SAVES))]
+        _check(path.read_text().splitlines() == lines, "vim has saved something else")
+    store.remove(folder)
+
+
+def growth(arena: Arena, record: Record) -> None:
+    """See how cost grows with the number of files; for ctrfs alone."""
+    if arena.mode.only:
+        for count in COPIED:
+            _copy_many(arena, record, count)
+        return
+    for count in GROWTH:
+        with arena.mounted() as point:
+            seconds, text = _timed("ls", "-l", point / f"grow{count}")
+            _check(text.count(".txt") == count, "names are missing")
+            record(f"ls -l of {count} files", seconds)
+            seconds, text = _timed("grep", "-rl", MARK, point / f"grow{count}")
+            _check(len(text.splitlines()) == count, "grep has not found all files")
+            record(f"grep -r of {count} files, cold", count / seconds)
+            assert arena.program is not None
+            record(f"memory after grep of {count}", memory_mib(arena.program.pid, most=True))
+
+
+def clients(arena: Arena, record: Record) -> None:
+    """Read small files with more and more programs at once; for ctrfs alone."""
+    if arena.mode.only:
+        return
+    for count in CLIENTS:
+        with arena.mounted() as point:
+            names = [
+                f"{folder}/{name}" for folder in GREPPED for name in arena.corpus.folders[folder]
+            ]
+            os.listdir(point)  # noqa: PTH208
+            began_s = time.perf_counter()
+            with ThreadPoolExecutor(count) as pool:
+                found = list(pool.map(lambda name: (point / name).read_bytes(), names))
+            record(f"cold reads, {count} clients", len(names) / (time.perf_counter() - began_s))
+            _check(all(MARK.encode() in content for content in found), "wrong bytes")
+
+
+def _copy_many(arena: Arena, record: Record, count: int) -> None:
+    store = arena.servers.running[arena.mode.server].store
+    folder = f"{arena.folder}-grow"
+    store.remove(folder)
+    source = arena.directory / f"grow{count}"
+    files = arena.corpus.folders[f"grow{count}"]
+    source.mkdir(exist_ok=True)
+    for name, blob in files.items():
+        (source / name).unlink(missing_ok=True)
+        (source / name).hardlink_to(blob.path)
+    with arena.mounted() as point:
+        (point / folder).mkdir()
+        began_s = time.perf_counter()
+        _timed("cp", "-r", source, point / folder / "tree")
+        _durable(arena, f"{folder}/tree", files)
+        record(f"cp -r of {count} files, durable", count / (time.perf_counter() - began_s))
+    _check(len(store.contents(folder)) == count, "files are missing on the server")
+    store.remove(folder)
+
+
 TASKS: Final[Mapping[str, Callable[[Arena, Record], None]]] = {
     "names": names,
     "grep": grep,
@@ -241,7 +357,13 @@ TASKS: Final[Mapping[str, Callable[[Arena, Record], None]]] = {
     "out": copy_out,
     "write": write,
     "rm": remove,
+    "clone": clone,
+    "edit": edit,
+    "growth": growth,
+    "clients": clients,
 }
+# What is measured without peers.
+OURS: Final = frozenset({"growth", "clients"})
 
 
 def _durable(arena: Arena, folder: str, files: Folder) -> None:
