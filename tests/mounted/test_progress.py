@@ -36,10 +36,16 @@ class Terminal:
         settings = termios.tcgetattr(inner)
         settings[3] |= termios.NOFLSH
         termios.tcsetattr(inner, termios.TCSANOW, settings)
+        # Programs believe COLUMNS and LINES, if somebody has set them, more than the terminal.
+        inherited = {
+            name: value
+            for name, value in mount.environment.items()
+            if name not in {"COLUMNS", "LINES"}
+        }
         self._process = subprocess.Popen(
             # With a controlling terminal, so that Ctrl-C becomes a signal.
             ["setsid", "--ctty", *ctrfs(*arguments)],
-            env=mount.environment | {"TERM": "xterm"} | extra,
+            env=inherited | {"TERM": "xterm"} | extra,
             stdin=inner,
             stdout=inner,
             stderr=inner,
