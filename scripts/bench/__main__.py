@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ REAL_TIMES_S: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for, print the tables, write the JSON; return the exit code."""
     given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     why_not = why_mounts_are_impossible()
     if why_not is not None:
         print(why_not, file=sys.stderr)
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with _times_of(profile, servers):
                     for _number in range(given.runs if profile != REAL else 1):
                         run.carry_out(given.tasks, some, with_curl=with_curl)
+                        # A long run that is ended must not have been for nothing.
+                        given.json.write_text(_json_text(results))
         except KeyboardInterrupt:
             results.failures.append("ended before all was measured")
         finally:
@@ -81,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = table(results, names, ours)
     lines += [f"- {failure}" for failure in dict.fromkeys(results.failures)]
     print("\n".join(lines))
-    given.json.write_text(json.dumps(_as_json(results), indent=1) + "\n")
+    given.json.write_text(_json_text(results))
     return 0
 
 
@@ -177,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--giant", type=int, default=GIANT_BYTES, help="bytes of the biggest file")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"))
     return parser
+
+
+def _json_text(results: Results) -> str:
+    return json.dumps(_as_json(results), indent=1) + "\n"
 
 
 def _as_json(results: Results) -> dict[str, object]:
