@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Final
 
@@ -170,10 +169,7 @@ def test_a_reader_keeps_the_version_it_opened(place: Path, service: ServiceContr
         assert file.read() == b" version"
 
     # setfattr holds the folder's lock, so the kernel can forget the old name only after it.
-    deadline_s = time.monotonic() + 10
-    while (place / "a.txt").read_bytes() == b"first version" and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    assert (place / "a.txt").read_bytes() == b"SECOND VERSION"
+    assert comes_true(lambda: (place / "a.txt").read_bytes() == b"SECOND VERSION", 10)
 
 
 def test_two_files_of_one_shown_name_are_both_visible(place: Path, service: ServiceControl) -> None:
