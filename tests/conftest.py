@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 import sys
 import threading
 import time
@@ -61,6 +62,16 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # untyped, see abo
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return file if file in WHOLE_FILES else nodeid
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C reach what the tests start, also where a shell runs them behind itself.
+
+    A shell without job control has its background jobs ignore the signal, and each process
+    they start inherits that (POSIX, Shell Command Language, 2.11 Signals and Error Handling).
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
