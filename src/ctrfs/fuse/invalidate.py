@@ -3,7 +3,8 @@
 A notification waits inside the kernel while a lookup, create or rename in the same directory
 is pending. Sent from the trio thread it would therefore wait for a request that only the trio
 thread can answer, for good, and beyond the reach of SIGKILL. So all of them are sent by one
-thread that does nothing else, and nobody ever waits for it.
+thread that does nothing else. Whoever waits for it does so for a limited time, and in a request
+that holds no lock of the kernel.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import pyfuse3
+import trio
 
 from ctrfs.tree.nodes import InodeNumber
 
@@ -65,6 +67,7 @@ class KernelNotifier:
         # Ordered, without duplicates: asking twice before it is sent is asking once.
         self._pending: OrderedDict[_Entry | InodeNumber, None] = OrderedDict()
         self._is_closed = False
+        self._is_sending = False
         self._sent = 0
         self._unknown = 0
         self._failed = 0
@@ -83,6 +86,15 @@ class KernelNotifier:
     def inode_changed(self, inode: InodeNumber) -> None:
         """Have the kernel forget the attributes and the cached bytes of an inode."""
         self._add([inode])
+
+    async def wait_until_sent(self, *, timeout_s: float) -> bool:
+        """Wait until the kernel has been told of everything so far; return whether it has.
+
+        Waits for the thread, and so for the kernel, up to ``timeout_s``; may be cancelled.
+        """
+        return await trio.to_thread.run_sync(
+            self._wait_until_sent, timeout_s, abandon_on_cancel=True
+        )
 
     def counts(self) -> NotifierCounts:
         """Return what has been done so far."""
@@ -104,7 +116,7 @@ class KernelNotifier:
         with self._changed:
             self._is_closed = True
             self._pending.clear()
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -118,7 +130,13 @@ class KernelNotifier:
             while len(self._pending) > self._pending_max:
                 self._pending.popitem(last=False)
                 self._dropped += 1
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def _wait_until_sent(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._pending and not self._is_sending, timeout_s
+            )
 
     def _run(self) -> None:
         while (subject := self._take()) is not None:
@@ -134,11 +152,16 @@ class KernelNotifier:
                 self._sent += 1
 
     def _take(self) -> _Entry | InodeNumber | None:
+        """Return what is to be sent next; the one before counts as sent."""
         with self._changed:
+            self._is_sending = False
+            if not self._pending:
+                self._changed.notify_all()
             while not self._pending and not self._is_closed:
                 self._changed.wait()
             if self._is_closed:
                 return None
+            self._is_sending = True
             return self._pending.popitem(last=False)[0]
 
     def _send(self, subject: _Entry | InodeNumber) -> None:

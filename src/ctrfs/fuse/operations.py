@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 import pyfuse3
@@ -38,6 +38,8 @@ from ctrfs.tree.nodes import InodeNumber
 # What is outside it (access control lists, security labels, capabilities) is never kept, and
 # "not supported" is the answer that programs remember: ls -l then asks for the first file only.
 _KEPT_ATTRIBUTES: Final = b"user."
+# Read, it has no value, but says so only once the kernel knows all that a refresh has found.
+_REFRESH: Final = b"user.ctrfs.refresh"
 # What mknod of a regular file amounts to.
 _MKNOD_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
@@ -64,13 +66,23 @@ class Operations(pyfuse3.Operations):
         clock: Clock,
         limits: TimeLimits | None = None,
         on_begin: Callable[[], None] = lambda: None,
+        kernel_is_told: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
     ) -> None:
-        """Answer out of ``file_system``; ``on_begin`` is told once the kernel begins to ask."""
+        """Answer out of ``file_system``.
+
+        Args:
+            file_system: Decides everything.
+            clock: Measures how long a request takes.
+            limits: How long one may take; None is the usual ones.
+            on_begin: Told once the kernel begins to ask.
+            kernel_is_told: Waits until the kernel knows of all changes that were noticed.
+        """
         super().__init__()
         self.clock = clock
         self.limits = limits or TimeLimits()
         self._fs = file_system
         self._on_begin = on_begin
+        self._kernel_is_told = kernel_is_told
 
     @override
     def init(self) -> None:
@@ -293,6 +305,8 @@ class Operations(pyfuse3.Operations):
     @replies_with_errno
     async def getxattr(self, inode: int, name: bytes, ctx: Context) -> bytes:
         _refuse_foreign(name)
+        if name == _REFRESH:
+            await self._kernel_is_told()
         return await self._fs.getxattr(InodeNumber(inode), name)
 
     @override

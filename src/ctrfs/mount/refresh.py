@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Final
@@ -30,9 +31,20 @@ def refresh_path(path: str) -> None:
         if not _is_ours(os.lstat(path).st_dev):
             raise MountError(f"{path}: {_NOT_OURS}")
         os.setxattr(path, _REFRESH, b"1")
+        _wait_until_the_kernel_knows(path)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
         raise MountError(f"{path}: {reason}") from error
+
+
+def _wait_until_the_kernel_knows(path: str) -> None:
+    """Return once no old name of the folder can be opened any more.
+
+    Setting the attribute holds the folder's lock in the kernel, so that its names can be
+    forgotten only afterwards; getting it holds none, and waits for that.
+    """
+    with contextlib.suppress(OSError):  # it has no value; or the entry is gone, as was asked
+        os.getxattr(path, _REFRESH)
 
 
 def discard_in_mount(mountpoint: str, unsent_id: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -54,6 +55,10 @@ from ctrfs.mount.stopping import STOP_SIGNALS, Stopper
 from ctrfs.tree.container_tree import Change
 
 log = logging.getLogger(__name__)
+
+# A notification waits for what is pending in its directory, be it a lookup at the service; who
+# asks for a refresh meanwhile does not wait longer than this.
+_NOTIFICATION_MAX_S: Final = 5.0
 
 
 def serve_mount(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
@@ -111,6 +116,9 @@ async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
                                 clock=clock,
                                 limits=_limits(plan),
                                 on_begin=partial(tune_kernel, plan.mountpoint),
+                                kernel_is_told=partial(
+                                    notifier.wait_until_sent, timeout_s=_NOTIFICATION_MAX_S
+                                ),
                             ),
                             plan.mountpoint,
                             options=_kernel_options(plan),

@@ -3,8 +3,10 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+import trio
 
 from ctrfs.fuse.invalidate import KernelNotifier
 from ctrfs.tree.nodes import InodeNumber
@@ -127,6 +129,32 @@ def test_closing_gives_up_on_a_thread_that_is_stuck_in_the_kernel(kernel: Kernel
     assert not notifier.close(timeout_s=0.05)
 
     kernel.gate.set()
+    assert notifier.close(timeout_s=5)
+
+
+def test_who_waits_goes_on_once_the_kernel_has_been_told(kernel: Kernel) -> None:
+    kernel.gate.clear()
+    notifier = notifier_for(kernel)
+    notifier.start()
+    notifier.inode_changed(InodeNumber(1))
+    # Not pending any more, but not done either.
+    assert kernel.is_in.wait(5)
+
+    async def wait() -> None:
+        assert not await notifier.wait_until_sent(timeout_s=0.05)
+        kernel.gate.set()
+        assert await notifier.wait_until_sent(timeout_s=5)
+
+    trio.run(wait)
+    assert kernel.told == [1]
+    assert notifier.close(timeout_s=5)
+
+
+def test_nobody_waits_for_a_notifier_that_has_nothing_to_tell(kernel: Kernel) -> None:
+    notifier = notifier_for(kernel)
+    notifier.start()
+
+    assert trio.run(partial(notifier.wait_until_sent, timeout_s=0))
     assert notifier.close(timeout_s=5)
 
 
