@@ -2,8 +2,9 @@
 
 Readers wait for their bytes, not for the end. A file that is read from its start comes in one
 request; a read far from what is on its way has a part fetched of its own, where the server sends
-parts, and else waits. Each such transfer is a lane, a task with its own retries; one that breaks
-goes on from where it stopped. What has come is the business of ``arrivals``.
+parts, and else waits. Who waits for many parts gets the rest of the file besides. Each such
+transfer is a lane, a task with its own retries; one that breaks goes on from where it stopped.
+What has come is the business of ``arrivals``.
 
 Parts are of one version: the server is told which (If-Range), or the hash of the whole is known.
 Where neither is so, only the very first request may ask for a part; the next brings the whole.
@@ -97,6 +98,7 @@ class Download:
         self._lanes: list[Lane] = []
         self._checker: Lane | None = None
         self._grown: dict[int, int] = {}
+        self._waited_for_parts_s = 0.0
         self._look_at_split_s = 0.0
         self._rate_at_split = 0.0
         self._stalled: tuple[float, int] | None = None
@@ -174,6 +176,8 @@ class Download:
             patient_until_s = max(patient_until_s, turn_came_s, lane.pace.lasts_until_s())
             if patience.cancelled_caught:
                 self._check_patience(byte, patient_until_s, end_s)
+        if lane is not None and lane.end is not None:
+            self._waited_for_parts_s += trio.current_time() - began_s
 
     def _check_patience(self, byte: int, patient_until_s: float, end_s: float) -> None:
         now_s = trio.current_time()
@@ -217,7 +221,23 @@ class Download:
             config=self._config,
             follows_bytes=self._grown.pop(byte, 0),
         )
-        return self._open(*part)
+        lane = self._open(*part)
+        self._bring_the_rest_if_sooner()
+        return lane
+
+    def _bring_the_rest_if_sooner(self) -> None:
+        """Fetch all that is missing behind readers who have waited for many parts."""
+        arrivals, length_bytes = self.arrivals, self.arrivals.length_bytes
+        if length_bytes is None or any(lane.end is None for lane in self._lanes):
+            return
+        missing_bytes = length_bytes - arrivals.arrived.total_bytes
+        is_sooner = self._habits.is_sooner_whole(missing_bytes, waited_s=self._waited_for_parts_s)
+        if is_sooner and self._may_split() and not self._brings_from(arrivals.first_missing):
+            self._waited_for_parts_s = 0.0
+            self._open(arrivals.first_missing, None)
+
+    def _brings_from(self, byte: int) -> bool:
+        return any(lane.will_bring(byte) for lane in self._lanes)
 
     @property
     def _has_ranges(self) -> bool:

@@ -12,6 +12,8 @@ BLOCK_BYTES_MAX: Final = 4 * MIB
 _GAIN: Final = 0.25
 # Below this a rate says more about buffers than about the line.
 _RATE_BYTES_MIN: Final = 256 * KIB
+# Who has waited for parts half as long as the whole would take is likely to go on.
+_PATIENCE: Final = 0.5
 
 
 class Habits:
@@ -49,10 +51,26 @@ class Habits:
 
         As many as come in the time of a request, so that a reader waits twice as long at most; but
         few as long as little of the file was wanted, so that one look at it stays cheap; not
-        less than ``size_min``.
+        less than ``size_min``. As long as nobody knows how fast bytes come, soon enough to tell.
         """
-        wanted = min(self.reach_bytes, present_bytes // 4, BLOCK_BYTES_MAX)
+        if self.bytes_per_s == 0:
+            wanted = min(present_bytes // 2, _RATE_BYTES_MIN)
+        else:
+            wanted = min(self.reach_bytes, present_bytes // 4, BLOCK_BYTES_MAX)
         return max(size_min, 1 << max(0, wanted.bit_length() - 1))
+
+    def is_sooner_whole(self, missing_bytes: int, *, waited_s: float) -> bool:
+        """Tell whether ``missing_bytes`` had better come at once than part by part.
+
+        Nobody knows how many parts will still be wanted. Who rents as long as that costs less
+        than the price, and then buys, never pays more than twice what was necessary; here sooner,
+        as bytes that were not wanted keep nobody waiting.
+
+        Args:
+            missing_bytes: Of the file.
+            waited_s: What its readers have waited for parts so far, all together.
+        """
+        return self.bytes_per_s > 0 and waited_s > _PATIENCE * missing_bytes / self.bytes_per_s
 
 
 def _smoothed(before: float, now: float) -> float:

@@ -51,5 +51,7 @@ def text_of(error: BaseException) -> str:
         cause = cause.__cause__
     text = str(error) or type(error).__name__
     if isinstance(cause, RemoteError) and cause.request_id is not None:
-        text += f" (request {cause.request_id})"
+        of_request = f" (request {cause.request_id})"
+        # What was raised from it may quote it, with the id.
+        return text if of_request in text else text + of_request
     return text

@@ -17,6 +17,7 @@ _REASONS: Final = {
     errno.EOPNOTSUPP: _NOT_OURS,
     errno.ENOENT: "no such file or directory",
     errno.ENOTCONN: "the mount's daemon is gone; mount it again",
+    errno.EIO: "the service failed; ctrfs doctor tells more",
 }
 
 

@@ -222,3 +222,42 @@ async def test_a_slow_transfer_of_much_is_shared_by_several_connections(bench: B
     assert 2 <= len(bench.service.parts) <= 6
     assert trio.current_time() - began_s < 128 * 0.02, "one connection would take longer"
     store.release(INODE)
+
+
+def scattered(count: int, length: int) -> list[int]:
+    """Return places all over a file, none of them near the one before."""
+    return [number * 7919 * 4099 % (length - 10) for number in range(1, count + 1)]
+
+
+async def test_who_reads_here_and_there_for_long_gets_the_rest_besides(bench: Bench) -> None:
+    content = bytes(range(256)) * (32 * KIB)  # 8 MiB, 0.64 s in one transfer
+    bench.spool._bytes_max = 2 * len(content)
+    bench.service.transfers = [ranged(content=content, piece_bytes=256 * KIB, pause_s=0.02)]
+    config = replace(SMALL, file_bytes_max=len(content), cache_bytes_max=0)
+    config = replace(config, near_bytes=256 * KIB, block_bytes_min=16 * KIB)
+    store = await bench.start(config)
+    file = store.open(INODE, identity_of(content))
+
+    for offset in scattered(60, len(content)):
+        assert await file.read(offset, 10) == content[offset : offset + 10]
+
+    wholes = [number for number, (_start, end) in enumerate(bench.service.parts) if end is None]
+    assert len(wholes) == 1
+    assert 10 < wholes[0] < 40
+    store.release(INODE)
+
+
+async def test_who_looks_at_a_few_places_of_a_large_file_gets_no_more(bench: Bench) -> None:
+    content = bytes(range(256)) * (32 * KIB)
+    bench.spool._bytes_max = 2 * len(content)
+    bench.service.transfers = [ranged(content=content, piece_bytes=256 * KIB, pause_s=0.02)]
+    config = replace(SMALL, file_bytes_max=len(content), cache_bytes_max=0)
+    config = replace(config, near_bytes=256 * KIB, block_bytes_min=16 * KIB)
+    store = await bench.start(config)
+    file = store.open(INODE, identity_of(content))
+
+    for offset in scattered(8, len(content)):
+        assert await file.read(offset, 10) == content[offset : offset + 10]
+
+    assert None not in {end for _start, end in bench.service.parts}
+    store.release(INODE)
