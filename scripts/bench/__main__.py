@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench import curl
-from scripts.bench.arena import Arena, drop_caches, line_to
+from scripts.bench.arena import Arena, line_to, settle
 from scripts.bench.corpus import MIB, Corpus
 from scripts.bench.modes import ALL, CURL, Mode
 from scripts.bench.report import REAL, Results, table
@@ -140,8 +140,10 @@ class Run:
 
     def _measure_curl(self, task: str) -> None:
         with line_to(self.servers, API, self.round_trip_s) as port:
-            drop_caches()
+            settle()
             try:
+                if self.servers.service is not None:
+                    self.servers.service.set_behaviour(ranges=True)
                 curl.measure(task, self.servers, self.corpus, port, partial(self._record, CURL))
             except (OSError, subprocess.SubprocessError) as error:
                 self.results.failures.append(f"{self.profile} ms, {task}, curl: {error}")

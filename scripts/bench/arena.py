@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,13 +17,11 @@ from scripts.bench.line import Line
 from scripts.bench.modes import Mode, Place
 from scripts.bench.processes import Program
 from scripts.bench.servers import Servers
-from tests.support.mounting import abort, fuse_mounts, pause
+from tests.support.mounting import abort, fuse_mounts
 from tests.support.service import TEST_KEY
 
 START_S: Final = 60.0
 STOP_S: Final = 60.0
-# Behind this file the kernel forgets what it has cached of all files; only root may.
-_DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
 
 
 @dataclass(kw_only=True)
@@ -31,6 +30,8 @@ class Arena:
 
     Attributes:
         port: Of the line before the mode's server, or of the server itself.
+        program: The client, while it runs.
+        started_s: When that was started, by ``time.perf_counter``.
     """
 
     mode: Mode
@@ -39,6 +40,7 @@ class Arena:
     directory: Path
     port: int
     program: Program | None = field(default=None, init=False)
+    started_s: float = field(default=0.0, init=False)
 
     @property
     def point(self) -> Path:
@@ -70,7 +72,7 @@ class Arena:
             shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir(parents=True, exist_ok=True)
         self.point.mkdir(parents=True, exist_ok=True)
-        drop_caches()
+        settle()
         place = Place(
             point=self.point,
             home=self.home,
@@ -80,6 +82,7 @@ class Arena:
             key=TEST_KEY,
         )
         call = self.mode.call(place)
+        self.started_s = time.perf_counter()
         self.program = Program(
             call.command, log=self.directory / "client.log", environment=call.environment
         )
@@ -127,9 +130,10 @@ def line_to(servers: Servers, kind: str, round_trip_s: float) -> Iterator[int]:
         line.close()
 
 
-def drop_caches() -> None:
-    """Have the kernel forget cached names and pages, where that is allowed."""
+def settle() -> None:
+    """Have the disk done with what was written before.
+
+    What is in memory stays there: a new mount has no pages of its own, and a server or a program
+    that has to be read from the disk first would be measured by who comes first.
+    """
     subprocess.run(["sync"], check=False, timeout=60)
-    if os.access(_DROP_CACHES, os.W_OK):
-        _DROP_CACHES.write_text("3")
-    pause(0.01)
