@@ -26,7 +26,7 @@ from scripts.bench import curl
 from scripts.bench.arena import Arena, line_to, settle
 from scripts.bench.corpus import MIB, Corpus
 from scripts.bench.modes import ALL, CURL, Mode
-from scripts.bench.report import REAL, Results, table
+from scripts.bench.report import REAL, Results, requests_table, table
 from scripts.bench.servers import API, Servers
 from scripts.bench.tasks import OURS, TASKS
 from tests.support.mounting import why_mounts_are_impossible
@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [mode.name for mode in modes] + [CURL]
     ours = frozenset(mode.name for mode in modes if mode.is_ours)
     lines = table(results, names, ours)
+    lines += requests_table(results)
     lines += [f"- {failure}" for failure in dict.fromkeys(results.failures)]
     print("\n".join(lines))
     given.json.write_text(_json_text(results))
@@ -130,6 +131,7 @@ class Run:
             try:
                 if mode.is_ours and self.servers.service is not None:
                     self.servers.service.set_behaviour(ranges=mode.has_ranges)
+                arena.count_from_zero()
                 TASKS[task](arena, partial(self._record, mode.name))
             except Exception as error:  # noqa: BLE001  # one that fails must not stop the rest
                 self.results.failures.append(f"{key}: {error}")

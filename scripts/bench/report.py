@@ -90,6 +90,16 @@ def table(results: Results, modes: Sequence[str], ours: frozenset[str]) -> list[
     return lines
 
 
+def requests_table(results: Results) -> list[str]:
+    """Return what the service has counted for each task of ours, as a Markdown table."""
+    rows = [
+        f"| {key} | {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))} |"
+        for key, counts in results.requests.items()
+        if counts
+    ]
+    return ["| task | requests |", "|---|---|", *rows, ""] if rows else []
+
+
 def _line(
     results: Results, profile: str, figure: str, shown: Sequence[str], ours: frozenset[str]
 ) -> str:

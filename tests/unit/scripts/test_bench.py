@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from scripts.bench.__main__ import main
-from scripts.bench.report import REAL, Results, number, ratio, table, title
+from scripts.bench.report import REAL, Results, number, ratio, requests_table, table, title
 
 
 def results() -> Results:
@@ -62,3 +62,15 @@ def test_the_smallest_run_measures_ctrfs_in_both_ways_of_writing(
     }
     assert found["requests"]["0 ms, rm, ctrfs-back"]["delete_container"] == 1
     assert "### 0 ms round trip" in capsys.readouterr().out
+
+
+def test_the_requests_of_each_task_are_shown_by_kind() -> None:
+    results = Results()
+    results.requests["20 ms, grep, ctrfs"] = {"list_files": 4, "file_content": 400}
+    results.requests["20 ms, names, ctrfs-back"] = {}
+
+    assert requests_table(results)[2:] == [
+        "| 20 ms, grep, ctrfs | 400 file_content, 4 list_files |",
+        "",
+    ]
+    assert requests_table(Results()) == []
