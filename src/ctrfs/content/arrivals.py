@@ -68,6 +68,11 @@ class Arrivals:
         return self._written.total_bytes == 0
 
     @property
+    def room_bytes(self) -> int:
+        """How many bytes may come yet before the local disk or its quota is full."""
+        return self._spool_file.room_bytes
+
+    @property
     def first_missing(self) -> int:
         """The first byte that has not come; the length, if only the check is left."""
         return self.arrived.present_end(0)

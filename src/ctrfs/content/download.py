@@ -231,13 +231,14 @@ class Download:
         if length_bytes is None or any(lane.end is None for lane in self._lanes):
             return
         missing_bytes = length_bytes - arrivals.arrived.total_bytes
-        is_sooner = self._habits.is_sooner_whole(missing_bytes, waited_s=self._waited_for_parts_s)
-        if is_sooner and self._may_split() and not self._brings_from(arrivals.first_missing):
+        if not self._habits.is_sooner_whole(missing_bytes, waited_s=self._waited_for_parts_s):
+            return
+        # What nobody has asked for must not take the room of what somebody will.
+        has_room = missing_bytes <= arrivals.room_bytes // 2
+        is_coming = any(lane.will_bring(arrivals.first_missing) for lane in self._lanes)
+        if has_room and not is_coming and self._may_split():
             self._waited_for_parts_s = 0.0
             self._open(arrivals.first_missing, None)
-
-    def _brings_from(self, byte: int) -> bool:
-        return any(lane.will_bring(byte) for lane in self._lanes)
 
     @property
     def _has_ranges(self) -> bool:

@@ -70,6 +70,12 @@ class SpoolDirectory:
         """How much of the quota is left; below 0 after more was moved in than it has."""
         return self._bytes_max - self._bytes_used - self.outside_bytes()
 
+    @property
+    def room_bytes(self) -> int:
+        """How much may be written yet, by the quota and by what the disk has free."""
+        facts = os.statvfs(self._path)
+        return max(0, min(self.bytes_free, facts.f_bavail * facts.f_frsize))
+
     def create(self) -> SpoolFile:
         """Return a new, empty file of a name that nobody can guess."""
         name = secrets.token_hex(16)
@@ -202,6 +208,11 @@ class SpoolFile:
     def allocated_bytes(self) -> int:
         """How many bytes of disk it takes."""
         return self._directory._allocated.get(self.name, 0)  # noqa: SLF001
+
+    @property
+    def room_bytes(self) -> int:
+        """How much may be written yet, to this file and all others together."""
+        return self._directory.room_bytes
 
     def pread(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``; fewer only at the end."""

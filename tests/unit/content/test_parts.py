@@ -12,7 +12,7 @@ from tests.unit.content.fake_service import Transfer, identity_of
 
 from ctrfs.errors import HashMismatchError, RemoteUnavailableError
 from ctrfs.tree.nodes import InodeNumber
-from ctrfs.units import KIB
+from ctrfs.units import KIB, MIB
 
 INODE = InodeNumber(7)
 CONTENT = bytes(number * number % 251 for number in range(4000))
@@ -229,35 +229,41 @@ def scattered(count: int, length: int) -> list[int]:
     return [number * 7919 * 4099 % (length - 10) for number in range(1, count + 1)]
 
 
-async def test_who_reads_here_and_there_for_long_gets_the_rest_besides(bench: Bench) -> None:
-    content = bytes(range(256)) * (32 * KIB)  # 8 MiB, 0.64 s in one transfer
-    bench.spool._bytes_max = 2 * len(content)
+async def read_here_and_there(bench: Bench, *, reads: int, room_bytes: int) -> None:
+    """Read far places of 8 MiB, which take 0.64 s in one transfer, and 20 ms for a part."""
+    content = bytes(range(256)) * (32 * KIB)
+    bench.spool._bytes_max = room_bytes
     bench.service.transfers = [ranged(content=content, piece_bytes=256 * KIB, pause_s=0.02)]
     config = replace(SMALL, file_bytes_max=len(content), cache_bytes_max=0)
     config = replace(config, near_bytes=256 * KIB, block_bytes_min=16 * KIB)
     store = await bench.start(config)
     file = store.open(INODE, identity_of(content))
-
-    for offset in scattered(60, len(content)):
+    for offset in scattered(reads, len(content)):
         assert await file.read(offset, 10) == content[offset : offset + 10]
-
-    wholes = [number for number, (_start, end) in enumerate(bench.service.parts) if end is None]
-    assert len(wholes) == 1
-    assert 10 < wholes[0] < 40
     store.release(INODE)
+
+
+def wholes(bench: Bench) -> list[int]:
+    """Return which of the transfers, counted from 0, went to the end of the file."""
+    return [number for number, (_start, end) in enumerate(bench.service.parts) if end is None]
+
+
+async def test_who_reads_here_and_there_for_long_gets_the_rest_besides(bench: Bench) -> None:
+    await read_here_and_there(bench, reads=60, room_bytes=64 * MIB)
+
+    assert len(wholes(bench)) == 1
+    assert 10 < wholes(bench)[0] < 40
 
 
 async def test_who_looks_at_a_few_places_of_a_large_file_gets_no_more(bench: Bench) -> None:
-    content = bytes(range(256)) * (32 * KIB)
-    bench.spool._bytes_max = 2 * len(content)
-    bench.service.transfers = [ranged(content=content, piece_bytes=256 * KIB, pause_s=0.02)]
-    config = replace(SMALL, file_bytes_max=len(content), cache_bytes_max=0)
-    config = replace(config, near_bytes=256 * KIB, block_bytes_min=16 * KIB)
-    store = await bench.start(config)
-    file = store.open(INODE, identity_of(content))
+    await read_here_and_there(bench, reads=8, room_bytes=64 * MIB)
 
-    for offset in scattered(8, len(content)):
-        assert await file.read(offset, 10) == content[offset : offset + 10]
+    assert wholes(bench) == []
 
-    assert None not in {end for _start, end in bench.service.parts}
-    store.release(INODE)
+
+async def test_a_disk_with_little_room_is_not_filled_with_what_nobody_asked_for(
+    bench: Bench,
+) -> None:
+    await read_here_and_there(bench, reads=60, room_bytes=12 * MIB)
+
+    assert wholes(bench) == []
