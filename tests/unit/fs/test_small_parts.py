@@ -116,6 +116,14 @@ def test_a_failure_is_told_with_the_services_request_id() -> None:
     assert text_of(StaleHandleError()) == "StaleHandleError"
 
 
+def test_a_failure_that_quotes_another_names_its_request_once() -> None:
+    refused = RemoteRefusedError("no", request_id="req_1")
+    stale = StaleHandleError(f"container c is gone: {text_of(refused)}")
+    stale.__cause__ = refused
+
+    assert text_of(stale) == "container c is gone: no (request req_1)"
+
+
 def test_only_failures_of_service_and_disk_are_noted() -> None:
     log = FailureLog()
 
