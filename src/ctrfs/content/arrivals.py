@@ -12,7 +12,8 @@ import logging
 from collections.abc import Iterable
 
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.whole_file import RunningDigest, damage_in
+from ctrfs.content.running_digest import RunningDigest, StartSoon
+from ctrfs.content.whole_file import damage_in
 from ctrfs.disk.content_cache import CachedCopy
 from ctrfs.disk.extents import Extents, Range
 from ctrfs.disk.spool import SpoolFile
@@ -32,6 +33,7 @@ class Arrivals:
         arrived: Those of the present pass.
         length_bytes: How long the file is; None until the service has said so.
         is_complete: All bytes are there and checked.
+        digest: The blake2b of the whole, once that is complete.
 
     Invariant: ``_written`` are the bytes that a transfer must agree with: what has arrived, and
     what was shown. ``_digest`` has seen a part of ``arrived`` from its start.
@@ -44,14 +46,18 @@ class Arrivals:
         *,
         copy: CachedCopy | None,
         chunk_bytes: int,
+        start_soon: StartSoon,
     ) -> None:
         """Begin with what ``copy``, which lies in ``spool_file``, has of the bytes.
 
-        The last ``chunk_bytes`` to come stay back.
+        The last ``chunk_bytes`` to come stay back. Many bytes are hashed in tasks that
+        ``start_soon`` starts.
         """
         self._spool_file = spool_file
         self._chunk_bytes = chunk_bytes
-        self._digest = RunningDigest()
+        self._start_soon = start_soon
+        self._running = RunningDigest(spool_file, start_soon=start_soon)
+        self._has_old_bytes = copy is not None
         self._sums = None if copy is None else copy.sums
         self._is_doubtful = False
         self.identity = identity
@@ -61,6 +67,7 @@ class Arrivals:
         self.arrived = Extents() if identity.digest is None else self.shown.copy()
         self.length_bytes = identity.size_bytes
         self.is_complete = False
+        self.digest = ""
 
     @property
     def is_empty(self) -> bool:
@@ -131,7 +138,9 @@ class Arrivals:
         self._compare(position, view[position - start :])
         self._written.add(start, end)
         self.arrived.add(start, end)
-        self._digest.take(start, view)
+        self._running.take(start, view)
+        if not self._has_old_bytes:  # those may turn out to be damaged
+            self._running.reach(self.first_missing)
         self._show(start, end)
 
     def end_at(self, position: int) -> None:
@@ -160,7 +169,7 @@ class Arrivals:
         damaged = await self._damaged(length)
         if damaged is not None:
             return damaged
-        await self._digest.finish(self._spool_file, length)
+        self.digest = await self._running.finish(length)
         if self.identity.digest not in {None, self.digest}:
             raise HashMismatchError(
                 f"the bytes of {self.identity.file_id} have the hash {self.digest}, "
@@ -172,16 +181,12 @@ class Arrivals:
         self.is_complete = True
         return None
 
-    @property
-    def digest(self) -> str:
-        """The blake2b of the whole, once that is complete."""
-        return self._digest.hexdigest()
-
     def start_over(self) -> None:
         """Begin another pass, which must agree with what was shown; forget what was learnt."""
         self.arrived = Extents()
         self._written = self.shown.copy()
-        self._digest = RunningDigest()
+        self._running = RunningDigest(self._spool_file, start_soon=self._start_soon)
+        self._has_old_bytes = False
         self._is_doubtful = True
         self.length_bytes = self.identity.size_bytes
 

@@ -13,9 +13,9 @@ Where neither is so, only the very first request may ask for a part; the next br
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
@@ -25,6 +25,7 @@ from ctrfs.config import ContentConfig
 from ctrfs.content.arrivals import Arrivals
 from ctrfs.content.habits import Habits
 from ctrfs.content.lane import Lane, part_around, split_point
+from ctrfs.content.running_digest import StartSoon
 from ctrfs.errors import (
     ContainerExpiredError,
     ContentError,
@@ -37,8 +38,6 @@ from ctrfs.errors import (
     StaleHandleError,
 )
 from ctrfs.units import MIB
-
-StartSoon: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
 # The service's own hiccups last seconds; waiting much longer than a request takes gains nothing.
 BACKOFF_S: Final = 0.5

@@ -14,9 +14,10 @@ from ctrfs.content.download import Download
 from ctrfs.content.file_state import TRANSITIONS, FileState
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.outgoing import Outgoing, Settlement
+from ctrfs.content.present_digest import PresentDigest
 from ctrfs.content.recorded_bytes import RecordedBytes
 from ctrfs.content.surroundings import Surroundings
-from ctrfs.content.whole_file import damage_in, digest_of, sync
+from ctrfs.content.whole_file import damage_in, sync
 from ctrfs.disk.block_sums import BlockSums
 from ctrfs.disk.content_cache import CachedCopy
 from ctrfs.disk.extents import Extents, Range
@@ -24,7 +25,6 @@ from ctrfs.disk.spool import SpoolFile
 from ctrfs.errors import (
     BadHandleError,
     CtrfsError,
-    LocalDiskError,
     RemoteTooLargeError,
     ShuttingDownError,
 )
@@ -48,8 +48,7 @@ class OpenFile:
         recorded: What the journal has of the bytes; told by the file system.
 
     Invariant: a file that is not CLEAN is whole: complete, and all of it compared if it comes from
-    the cache. A file without identity is never CLEAN. ``_digest``, where known, is that of the
-    present bytes.
+    the cache. A file without identity is never CLEAN.
     """
 
     def __init__(
@@ -76,12 +75,15 @@ class OpenFile:
             identity is not None and identity.size_bytes == 0
         )
         self._complete_size_bytes = spool_file.size_bytes if spool_file is not None else 0
-        self._digest = identity.digest if identity is not None and self._is_complete else None
+        self._digest = PresentDigest(
+            identity.digest if identity is not None and self._is_complete else None,
+            expected=expected_digest,
+            start_soon=surroundings.start_soon,
+        )
         self._take_copy = take_copy
         self._partial: CachedCopy | None = None
         # Of the present bytes when they were cached, as long as they are unchanged.
         self._sums: BlockSums | None = None
-        self._expected_digest = expected_digest
         self._state = FileState.DIRTY if identity is None else FileState.CLEAN
         self._stillness = trio.Lock()
         self._is_resident = False
@@ -245,7 +247,7 @@ class OpenFile:
                     with spool_file.pinned():
                         yield Outgoing(
                             size_bytes=self._complete_size_bytes,
-                            digest=await self._learn_digest(spool_file),
+                            digest=await self._digest.learn(spool_file),
                             body=UploadBody(
                                 size_bytes=self._complete_size_bytes, open=spool_file.pieces
                             ),
@@ -277,7 +279,7 @@ class OpenFile:
         async with self._stillness:
             spool_file = self._own_spool_file()
             with spool_file.pinned():
-                digest = await self._learn_digest(spool_file)
+                digest = await self._digest.learn(spool_file)
             # An empty file is nothing but its name, which has to be synced.
             if 0 < self._complete_size_bytes <= small_max:
                 return digest, spool_file.pread(0, self._complete_size_bytes)
@@ -319,7 +321,7 @@ class OpenFile:
         return CachedCopy(
             spool_file=spool_file,
             extents=Extents([(0, self._complete_size_bytes)]),
-            digest=self._digest,
+            digest=self._digest.known,
             is_complete=True,
             sums=self._sums,
         )
@@ -342,10 +344,13 @@ class OpenFile:
         # Not async on purpose: bytes, length and state change in one step.
         if not data:
             return 0
-        # First of all: a write that fails halfway has changed bytes, too.
-        self._note_change()
         spool_file = self._own_spool_file()
+        running = self._digest.behind(offset, spool_file)
+        # Before the first byte: a write that fails halfway has changed some, too.
+        self._note_change()
         written = spool_file.pwrite(offset, data)
+        if running is not None:
+            self._digest.goes_on(running, offset, data)
         self._complete_size_bytes = spool_file.size_bytes
         return written
 
@@ -358,7 +363,8 @@ class OpenFile:
 
     def _note_change(self) -> None:
         self._surroundings.on_change(self.inode)
-        self._digest = self._expected_digest = self._sums = None
+        self._digest.forget()
+        self._sums = None
         if self.dirty_since_ns is None:
             self.dirty_since_ns = self._surroundings.clock.wall_ns()
         if self._state is not FileState.DIRTY:
@@ -385,13 +391,6 @@ class OpenFile:
         if size > limit:
             raise RemoteTooLargeError(f"{size} bytes are more than the {limit} of one file")
 
-    async def _learn_digest(self, spool_file: SpoolFile) -> str:
-        if self._digest is None:
-            self._digest = await digest_of(spool_file)
-        if self._expected_digest not in {None, self._digest}:
-            raise LocalDiskError("the local copy of unsent bytes is damaged: it is not sent")
-        return self._digest
-
     def _own_spool_file(self) -> SpoolFile:
         if self._is_closed:
             raise BadHandleError("the file is closed")
@@ -408,7 +407,13 @@ class OpenFile:
             self._download = Download(
                 self._surroundings.api,
                 config,
-                Arrivals(self.identity, spool_file, copy=partial, chunk_bytes=config.chunk_bytes),
+                Arrivals(
+                    self.identity,
+                    spool_file,
+                    copy=partial,
+                    chunk_bytes=config.chunk_bytes,
+                    start_soon=self._surroundings.start_soon,
+                ),
                 habits=self._surroundings.habits,
                 start_soon=self._surroundings.start_soon,
                 on_complete=self._land,
@@ -438,7 +443,7 @@ class OpenFile:
                 return
             self._complete_size_bytes = copy.spool_file.size_bytes
             self._is_complete = True
-            self._digest = copy.digest
+            self._digest.known = copy.digest
             self._sums = copy.sums
 
     async def _compare_copy(self) -> None:
@@ -463,18 +468,18 @@ class OpenFile:
         self._partial = CachedCopy(
             spool_file=self._own_spool_file(),
             extents=extents,
-            digest=self._digest,
+            digest=self._digest.known,
             is_complete=False,
             sums=self._sums,
         )
         self._is_complete = False
-        self._sums = self._digest = None
+        self._sums = self._digest.known = None
         self._complete_size_bytes = 0
 
     def _land(self, size: int, digest: str) -> None:
         self._is_complete = True
         self._complete_size_bytes = size
-        self._digest = digest
+        self._digest.known = digest
         self._download = None
 
     def _drop_download(self) -> None:

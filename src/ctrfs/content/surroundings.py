@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
-from ctrfs.content.download import StartSoon
 from ctrfs.content.habits import Habits
+from ctrfs.content.running_digest import StartSoon
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.tree.nodes import InodeNumber
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import trio
 
 from ctrfs.content.identity import new_hasher
+from ctrfs.content.running_digest import INLINE_MAX
 from ctrfs.disk.block_sums import damaged_blocks
-from ctrfs.disk.spool import PIECE_BYTES, SpoolDirectory, SpoolFile
-from ctrfs.errors import LocalDiskError
-from ctrfs.units import MIB
-
-# blake2b makes 1 GB/s here: a MiB takes 1 ms, which nobody feels; a hop to a thread takes 0.1.
-INLINE_MAX: Final = 1 * MIB
+from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 
 
 async def digest_of(spool_file: SpoolFile) -> str:
@@ -62,49 +57,6 @@ async def copy_of(spool_file: SpoolFile, spool: SpoolDirectory) -> SpoolFile:
         copy.delete()
         raise
     return copy
-
-
-class RunningDigest:
-    """The blake2b of a file whose bytes come in any order.
-
-    Attributes:
-        position: How many bytes from the start it has seen.
-    """
-
-    def __init__(self) -> None:
-        self._hasher = new_hasher()
-        self.position = 0
-
-    def take(self, start: int, piece: memoryview) -> None:
-        """See the bytes at ``start``, if they are the next ones."""
-        if start <= self.position < start + len(piece):
-            self._hasher.update(piece[self.position - start :])
-            self.position = start + len(piece)
-
-    async def finish(self, spool_file: SpoolFile, length_bytes: int) -> None:
-        """See the rest, up to ``length_bytes``; it must hold still meanwhile."""
-        if length_bytes - self.position <= INLINE_MAX:
-            self._see_rest(spool_file, length_bytes)
-            return
-        with spool_file.pinned():
-            await trio.to_thread.run_sync(self._see_rest_in_thread, spool_file, length_bytes)
-
-    def hexdigest(self) -> str:
-        """Return the digest of what was seen."""
-        return self._hasher.hexdigest()
-
-    def _see_rest_in_thread(self, spool_file: SpoolFile, length_bytes: int) -> None:
-        while self.position < length_bytes:
-            trio.from_thread.check_cancelled()
-            self._see_rest(spool_file, min(length_bytes, self.position + PIECE_BYTES))
-
-    def _see_rest(self, spool_file: SpoolFile, end: int) -> None:
-        while self.position < end:
-            piece = spool_file.pread(self.position, min(end - self.position, PIECE_BYTES))
-            if not piece:
-                raise LocalDiskError("a spool file is shorter than it was")
-            self._hasher.update(piece)
-            self.position += len(piece)
 
 
 def _digest(spool_file: SpoolFile) -> str:
