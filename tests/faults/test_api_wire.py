@@ -13,7 +13,7 @@ from tests.support.scripted_server import Peer, Script, ScriptedServer, serve_sc
 from ctrfs import errors
 from ctrfs.api.client import open_client
 from ctrfs.api.models import ContainerFile, ContainerId, ContainerRequest, FileId
-from ctrfs.api.protocol import ContainersApi, UploadBody
+from ctrfs.api.protocol import ContainersApi, ContentStream, UploadBody
 from ctrfs.clock import SystemClock
 from ctrfs.config import ApiConfig, Secret
 
@@ -24,6 +24,8 @@ FILE_ANSWER = (
     b'"container_id":"cntr_1","path":"/mnt/data/a.txt","source":"user"}'
 )
 LARGE_BYTES = 8 * 1024 * 1024  # more than both socket buffers of a loopback connection hold
+LONG_BYTES = 16_384 * 1_280  # more than comes through the layers of the HTTP client
+LONG_PATTERN = bytes(range(256)) * 4 + b"x" * 256  # no divisor of what one read takes
 
 
 @asynccontextmanager
@@ -54,6 +56,11 @@ def large_body() -> UploadBody:
             yield bytes(65536)
 
     return UploadBody(size_bytes=LARGE_BYTES, open=pieces)
+
+
+async def gather(stream: ContentStream, received: list[bytes]) -> None:
+    async for piece in stream.pieces():
+        received += [piece]
 
 
 async def hang_up_at_once(peer: Peer) -> None:
@@ -314,6 +321,67 @@ async def test_a_download_left_early_closes_its_connection_and_gives_it_back() -
         file = await api.retrieve_file(CONTAINER, FILE)
 
         assert file.id == FILE
+
+
+async def test_a_long_download_is_whole_and_the_next_call_has_a_connection_too() -> None:
+    content = LONG_PATTERN * (LONG_BYTES // len(LONG_PATTERN))
+
+    async def answer_with_many_bytes(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(200, content)
+        await peer.wait_for_hang_up()
+
+    scripts = (answer_with_many_bytes, answer_with_the_file)
+    async with client_of(*scripts, connections_max=1) as (api, server):
+        async with api.download(CONTAINER, FILE) as stream:
+            received = b"".join([piece async for piece in stream.pieces()])
+        file = await api.retrieve_file(CONTAINER, FILE)
+
+        assert received == content
+        assert (file.id, server.connections) == (FILE, 2)
+
+
+@pytest.mark.parametrize(
+    ("end", "failure"),
+    [
+        (Peer.hang_up, errors.RemoteUnavailableError),
+        (Peer.break_off, errors.RemoteUnavailableError),
+        (Peer.wait_for_hang_up, errors.RemoteStalledError),
+    ],
+    ids=["closed", "reset", "silent"],
+)
+async def test_a_long_download_that_comes_to_half_is_noticed(
+    end: Script, failure: type[errors.RemoteError]
+) -> None:
+    async def send_half(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LONG_BYTES)
+        await peer.send(bytes(LONG_BYTES // 2))
+        await end(peer)
+
+    async with client_of(send_half, stall_timeout_s=0.2) as (api, _):
+        async with api.download(CONTAINER, FILE) as stream:
+            received: list[bytes] = []
+            with pytest.raises(failure):
+                await gather(stream, received)
+
+    assert 0 < sum(map(len, received)) <= LONG_BYTES // 2
+
+
+async def test_what_comes_behind_a_long_download_is_no_part_of_it() -> None:
+    async def send_too_much(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(200, bytes(LONG_BYTES))
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await peer.wait_for_hang_up()
+
+    scripts = (send_too_much, answer_with_the_file)
+    async with client_of(*scripts, connections_max=1) as (api, _):
+        async with api.download(CONTAINER, FILE) as stream:
+            received_bytes = sum([len(piece) async for piece in stream.pieces()])
+        file = await api.retrieve_file(CONTAINER, FILE)
+
+        assert (received_bytes, file.id) == (LONG_BYTES, FILE)
 
 
 @pytest.mark.parametrize("operation", ["read", "upload", "download"])

@@ -7,6 +7,8 @@ before it was asked. Runs on the loopback interface, in the test's own nursery.
 from __future__ import annotations
 
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -55,6 +57,12 @@ class Peer:
 
     async def hang_up(self) -> None:
         """Close the connection."""
+        await self.stream.aclose()
+
+    async def break_off(self) -> None:
+        """Close the connection with a reset, as a server that dies does."""
+        linger_at_once = struct.pack("ii", 1, 0)
+        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_at_once)
         await self.stream.aclose()
 
     async def wait_for_hang_up(self) -> None:
