@@ -22,6 +22,7 @@ VOCABULARY = frozenset(
         "deadlines",
         "errands",
         "ownership",
+        "running_digest",
     }
 )
 FLOORS: list[frozenset[str]] = [

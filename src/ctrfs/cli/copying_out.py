@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from ctrfs.clock import SystemClock
-from ctrfs.content.identity import new_hasher
 from ctrfs.disk.reading import UnsentFile, open_spool_file, read_slot
 from ctrfs.disk.state_dir import StateDirectory
 from ctrfs.disk.syncing import sync_directory
 from ctrfs.errors import CtrfsError
 from ctrfs.mount.leftovers import shown_path
 from ctrfs.mount.problems import line_for
+from ctrfs.running_digest import new_hasher
 from ctrfs.tree.names import (
     NAME_BYTES_MAX,
     entry_name_for_component,

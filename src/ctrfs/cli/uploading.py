@@ -12,10 +12,10 @@ import trio
 from ctrfs.api.models import ContainerId
 from ctrfs.api.protocol import ContainersApi, UploadBody
 from ctrfs.config import SlashMode
-from ctrfs.content.identity import new_hasher
 from ctrfs.disk.database import StateDatabase
 from ctrfs.disk.facts import ServiceFacts
 from ctrfs.errors import CtrfsError, RemoteUncertainError
+from ctrfs.running_digest import new_hasher
 from ctrfs.tree.naming import Landing, NamingRules
 from ctrfs.tree.nodes import EntryPath
 

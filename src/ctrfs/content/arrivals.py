@@ -12,12 +12,12 @@ import logging
 from collections.abc import Iterable
 
 from ctrfs.content.identity import ContentIdentity
-from ctrfs.content.running_digest import RunningDigest, StartSoon
 from ctrfs.content.whole_file import damage_in
 from ctrfs.disk.content_cache import CachedCopy
 from ctrfs.disk.extents import Extents, Range
 from ctrfs.disk.spool import SpoolFile
 from ctrfs.errors import HashMismatchError, TruncatedContentError
+from ctrfs.running_digest import RunningDigest, StartSoon
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from ctrfs.config import ContentConfig
 from ctrfs.content.arrivals import Arrivals
 from ctrfs.content.habits import Habits
 from ctrfs.content.lane import Lane, part_around, split_point
-from ctrfs.content.running_digest import StartSoon
 from ctrfs.errors import (
     ContainerExpiredError,
     ContentError,
@@ -37,6 +36,7 @@ from ctrfs.errors import (
     RemoteUnavailableError,
     StaleHandleError,
 )
+from ctrfs.running_digest import StartSoon
 from ctrfs.units import MIB
 
 # The service's own hiccups last seconds; waiting much longer than a request takes gains nothing.

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from ctrfs.api.models import ContainerId, FileId
-
-# Source: the service's own choice for the prefix of uploaded names; docs/api-notes.md.
-DIGEST_BYTES: Final = 16
 
 CacheKey: TypeAlias = tuple[ContainerId, FileId, int | None, int]
 
@@ -33,8 +29,3 @@ class ContentIdentity:
     def key(self) -> CacheKey:
         """What a copy of these bytes is found by again; the digest says nothing more."""
         return (self.container_id, self.file_id, self.size_bytes, self.created_at_s)
-
-
-def new_hasher() -> hashlib.blake2b:
-    """Return the beginning of a digest; its ``hexdigest`` is what ``ContentIdentity`` holds."""
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ctrfs.content.running_digest import RunningDigest, StartSoon
 from ctrfs.content.whole_file import digest_of
 from ctrfs.disk.spool import SpoolFile
 from ctrfs.errors import LocalDiskError
+from ctrfs.running_digest import RunningDigest, StartSoon
 
 
 class PresentDigest:
@@ -46,7 +46,7 @@ class PresentDigest:
         if offset == 0:
             return RunningDigest(spool_file, start_soon=self._start_soon)
         running = self._running
-        if running is None or running.spool_file is not spool_file or running.end != offset:
+        if running is None or running.source is not spool_file or running.end != offset:
             return None
         return running
 

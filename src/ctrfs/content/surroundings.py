@@ -9,8 +9,8 @@ from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import ContentConfig
 from ctrfs.content.habits import Habits
-from ctrfs.content.running_digest import StartSoon
 from ctrfs.disk.spool import SpoolDirectory
+from ctrfs.running_digest import StartSoon
 from ctrfs.tree.nodes import InodeNumber
 
 

@@ -20,7 +20,6 @@ from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import SystemClock
 from ctrfs.config import ContentConfig
-from ctrfs.content.identity import new_hasher
 from ctrfs.content.outgoing import Outgoing
 from ctrfs.content.progress import UploadProgress
 from ctrfs.errors import (
@@ -31,6 +30,7 @@ from ctrfs.errors import (
     RemoteStalledError,
     RemoteUncertainError,
 )
+from ctrfs.running_digest import new_hasher
 
 IsKnown: TypeAlias = Callable[[FileId], bool]
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 import trio
 
-from ctrfs.content.identity import new_hasher
-from ctrfs.content.running_digest import INLINE_MAX
 from ctrfs.disk.block_sums import damaged_blocks
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
+from ctrfs.running_digest import INLINE_MAX, new_hasher
 
 
 async def digest_of(spool_file: SpoolFile) -> str:

@@ -7,16 +7,19 @@ without a row is swept at the next start.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import trio
+
+from ctrfs.running_digest import RunningDigest, StartSoon, new_hasher
 
 TEMPORARY_SUFFIX: Final = ".part"
 
@@ -38,11 +41,15 @@ class BlobStore:
         directory: Where blobs lie; made if missing.
         is_durable: Whether a blob must survive a power cut. False also keeps every call on
             the calling thread, as a virtual clock does not wait for threads.
+
+    Attributes:
+        start_soon: Where threads that hash large blobs are waited for; None hashes inline.
     """
 
     def __init__(self, directory: Path, *, is_durable: bool) -> None:
         self.directory = directory
         self.is_durable = is_durable
+        self.start_soon: StartSoon | None = None
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def new(self) -> BlobWriter:
@@ -86,8 +93,11 @@ class BlobWriter:
         self._store = store
         self._name = new_name()
         self._temporary = store.path(self._name + TEMPORARY_SUFFIX)
-        self._fd = os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._fd = os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        self._hasher = new_hasher()
+        self._running: RunningDigest | None = None
+        if store.start_soon is not None:
+            self._running = RunningDigest(_Written(self._fd), start_soon=store.start_soon)
         self.size_bytes = 0
 
     def __enter__(self) -> Self:
@@ -106,22 +116,29 @@ class BlobWriter:
     def write(self, piece: bytes | memoryview) -> None:
         """Append ``piece``.
 
-        Not async on purpose: 128 KiB take 0.2 ms here, and while still in the processor's cache;
-        gathered for a thread, uploads ran at 130 MB/s instead of 340.
+        Not async on purpose: 128 KiB take 0.05 ms here, 0.2 with their hash.
         """
-        self._hash.update(piece)
-        self.size_bytes += len(piece)
         view = memoryview(piece)
         while view:
             view = view[os.write(self._fd, view) :]
+        if self._running is None:
+            self._hasher.update(piece)
+        else:
+            self._running.take(self.size_bytes, piece)
+        self.size_bytes += len(piece)
 
     async def commit(self) -> Blob:
         """Make the blob whole and return it; it exists from here on."""
+        digest = (
+            self._hasher.hexdigest()
+            if self._running is None
+            else await self._running.finish(self.size_bytes)
+        )
         if self._store.is_durable:
             await trio.to_thread.run_sync(self._finish)
         else:
             self._finish()
-        return Blob(name=self._name, size_bytes=self.size_bytes, digest=self._hash.hexdigest())
+        return Blob(name=self._name, size_bytes=self.size_bytes, digest=digest)
 
     def _finish(self) -> None:
         if self._store.is_durable:
@@ -129,6 +146,26 @@ class BlobWriter:
         self._temporary.rename(self._store.path(self._name))
         os.close(self._fd)
         self._fd = -1
+
+
+class _Written:
+    """The bytes of a blob that is being received, for whoever hashes them."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._own_fd = -1
+
+    def pread(self, offset: int, size: int) -> bytes:
+        return os.pread(self._own_fd, size, offset)
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        # One of its own: the writer may give up and close the other one meanwhile.
+        self._own_fd = os.dup(self._fd)
+        try:
+            yield
+        finally:
+            os.close(self._own_fd)
 
 
 def new_name() -> str:

@@ -142,6 +142,7 @@ async def _serve(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         # Connections outlive the listeners: they get a while to finish.
         async with trio.open_nursery() as attending:
+            application.service.state.blobs.start_soon = attending.start_soon
             async with trio.open_nursery() as listening:
                 await listening.start(_listen, attend, listeners, attending)
                 listening.start_soon(_expire_now_and_then, application.service)

@@ -1,4 +1,4 @@
-"""The digest of a spool file, computed beside what brings its bytes.
+"""The digest of a file, computed beside what brings its bytes.
 
 blake2b makes 1 GB/s, and nothing else of a transfer takes as long: of 256 MiB read from a service
 next door it was 280 of 650 ms. Few bytes are hashed where they come by. Of many, a thread reads
@@ -7,18 +7,20 @@ back what has come, out of the page cache: it follows, in larger steps the furth
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
-from ctrfs.content.identity import new_hasher
-from ctrfs.disk.spool import PIECE_BYTES, SpoolFile
 from ctrfs.errors import LocalDiskError, ShuttingDownError
 from ctrfs.units import MIB
+
+# Source: the service's own choice for the prefix of uploaded names; docs/api-notes.md.
+DIGEST_BYTES: Final = 16
 
 StartSoon: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -28,26 +30,42 @@ INLINE_MAX: Final = 1 * MIB
 _FOLLOWED_BYTES_MIN: Final = 8 * MIB
 # What one hop takes at most: who waits for the thread, to end, does not wait longer than 30 ms.
 _STEP_BYTES_MAX: Final = 32 * MIB
+_PIECE_BYTES: Final = 1 * MIB
 
 log = logging.getLogger(__name__)
 
 
+def new_hasher() -> hashlib.blake2b:
+    """Return the beginning of a digest; its ``hexdigest`` is what the service names files by."""
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+
+class ReadableBytes(Protocol):
+    """Bytes of a local file that is still being written."""
+
+    def pread(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``; fewer only at the end."""
+
+    def pinned(self) -> AbstractContextManager[None]:
+        """Let ``pread`` work inside the block, whatever becomes of the file meanwhile."""
+
+
 class RunningDigest:
-    """The blake2b of the first bytes of a spool file.
+    """The blake2b of the first bytes of a file.
 
     Bytes once reported must not change as long as this is used. While a thread is under way the
     hasher and the position are its own.
 
     Attributes:
-        spool_file: Whose bytes.
+        source: Whose bytes.
         end: How many bytes from the start have been reported.
 
     Invariant: ``_hasher`` has seen ``_position`` bytes, at most ``end``.
     """
 
-    def __init__(self, spool_file: SpoolFile, *, start_soon: StartSoon) -> None:
+    def __init__(self, source: ReadableBytes, *, start_soon: StartSoon) -> None:
         """Begin at the first byte; ``start_soon`` is where a thread is waited for."""
-        self.spool_file = spool_file
+        self.source = source
         self.end = 0
         self._start_soon = start_soon
         self._hasher = new_hasher()
@@ -72,7 +90,7 @@ class RunningDigest:
         if is_far and not self._is_following:
             pin = ExitStack()
             # From now on: when the task begins, the file may have come to its end.
-            pin.enter_context(self.spool_file.pinned())
+            pin.enter_context(self.source.pinned())
             try:
                 self._start_soon(partial(self._follow, pin))
             except ShuttingDownError:
@@ -91,7 +109,7 @@ class RunningDigest:
         while self._is_following:
             await self._rest.park()
         assert self._position <= length_bytes, "the file has become shorter"
-        with self.spool_file.pinned():
+        with self.source.pinned():
             while (left := length_bytes - self._position) > INLINE_MAX:
                 await self._see_in_thread(self._position + min(left, _STEP_BYTES_MAX))
             self._see(length_bytes)
@@ -115,8 +133,8 @@ class RunningDigest:
 
     def _see(self, end: int) -> None:
         while self._position < end:
-            piece = self.spool_file.pread(self._position, min(end - self._position, PIECE_BYTES))
+            piece = self.source.pread(self._position, min(end - self._position, _PIECE_BYTES))
             if not piece:
-                raise LocalDiskError("a spool file is shorter than it was")
+                raise LocalDiskError("a local file is shorter than it was")
             self._hasher.update(piece)
             self._position += len(piece)

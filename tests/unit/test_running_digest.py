@@ -12,9 +12,9 @@ from tests.unit.content.conftest import SMALL, store_over
 from tests.unit.content.fake_service import FakeService
 
 from ctrfs.content.open_file import OpenFile
-from ctrfs.content.running_digest import RunningDigest
 from ctrfs.disk.spool import SpoolDirectory, SpoolFile
 from ctrfs.errors import LocalDiskError, ShuttingDownError
+from ctrfs.running_digest import RunningDigest
 from ctrfs.tree.nodes import InodeNumber
 from ctrfs.units import MIB
 
@@ -61,17 +61,19 @@ def digest_of(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def bring(running: RunningDigest, content: bytes, *, start: int = 0, size: int = MIB) -> None:
+def bring(
+    running: RunningDigest, file: SpoolFile, content: bytes, *, start: int = 0, size: int = MIB
+) -> None:
     for position in range(start, len(content), size):
         piece = content[position : position + size]
-        running.spool_file.pwrite(position, piece)
+        file.pwrite(position, piece)
         running.take(position, piece)
 
 
 async def test_few_bytes_are_hashed_where_they_come_by(file: SpoolFile, tasks: Tasks) -> None:
     running = RunningDigest(file, start_soon=tasks.start_soon)
 
-    bring(running, SHORT, size=1000)
+    bring(running, file, SHORT, size=1000)
 
     assert await running.finish(len(SHORT)) == digest_of(SHORT)
     assert tasks.count == 0
@@ -80,7 +82,7 @@ async def test_few_bytes_are_hashed_where_they_come_by(file: SpoolFile, tasks: T
 async def test_many_bytes_are_hashed_behind_who_brings_them(file: SpoolFile, tasks: Tasks) -> None:
     running = RunningDigest(file, start_soon=tasks.start_soon)
 
-    bring(running, LONG)
+    bring(running, file, LONG)
 
     assert tasks.count == 1
     assert await running.finish(len(LONG)) == digest_of(LONG)
@@ -91,9 +93,9 @@ async def test_who_comes_late_finds_many_bytes_hashed_already(
 ) -> None:
     running = RunningDigest(file, start_soon=tasks.start_soon)
 
-    bring(running, LONG[: 10 * MIB])
+    bring(running, file, LONG[: 10 * MIB])
     await trio.testing.wait_all_tasks_blocked()
-    bring(running, LONG, start=10 * MIB)
+    bring(running, file, LONG, start=10 * MIB)
 
     assert await running.finish(len(LONG)) == digest_of(LONG)
 
@@ -104,7 +106,7 @@ async def test_bytes_that_came_in_another_order_are_read_back_in_the_end(
     running = RunningDigest(file, start_soon=tasks.start_soon)
     file.pwrite(9 * MIB, LONG[9 * MIB :])
 
-    bring(running, LONG[: 9 * MIB])
+    bring(running, file, LONG[: 9 * MIB])
     running.reach(len(LONG))
 
     assert await running.finish(len(LONG)) == digest_of(LONG)
@@ -117,7 +119,7 @@ async def test_at_the_end_of_a_mount_who_asks_looks_himself(
     running = RunningDigest(file, start_soon=tasks.start_soon)
     tasks.is_over = True
 
-    bring(running, content)
+    bring(running, file, content)
 
     assert await running.finish(len(content)) == digest_of(content)
 
@@ -126,7 +128,7 @@ async def test_bytes_that_the_disk_has_lost_fail_for_who_asks_and_for_nobody_els
     file: SpoolFile, tasks: Tasks
 ) -> None:
     running = RunningDigest(file, start_soon=tasks.start_soon)
-    bring(running, LONG[: 8 * MIB])
+    bring(running, file, LONG[: 8 * MIB])
     file.truncate(2 * MIB)
 
     running.reach(12 * MIB)
@@ -143,7 +145,7 @@ async def test_a_file_that_is_deleted_meanwhile_is_let_go_once_the_thread_has_en
 ) -> None:
     running = RunningDigest(file, start_soon=tasks.start_soon)
 
-    bring(running, LONG)
+    bring(running, file, LONG)
     assert tasks.count == 1
     file.delete()
     await trio.testing.wait_all_tasks_blocked()
