@@ -21,6 +21,8 @@ SIZE: Final = 25_000
 OTHER_SIZE: Final = 31_000
 # So few that write=back keeps them with their record.
 SMALL_SIZE: Final = 5_000
+# So many that they are on their way to the service while this machine's disk takes them.
+LARGE_SIZE: Final = 3_000_000
 # Names ending so live on one machine only.
 LOCAL_SUFFIX: Final = "~"
 
@@ -146,6 +148,13 @@ CASES: Final[tuple[Case, ...]] = (
         save("w/a.txt", 3, size=SMALL_SIZE + 1),
         setup=[save("w/a.txt", 1, size=SMALL_SIZE)],
         later=(*_SAVED_SMALL_LATER, "save.deleted"),
+    ),
+    _case(
+        "overwrite large",
+        _REPLACED,
+        save("w/a.txt", 2, size=LARGE_SIZE),
+        setup=[save("w/a.txt", 1)],
+        later=_REPLACED_LATER,
     ),
     _case("create empty", _SAVED, save("w/a.txt", 1, size=0), later=_SAVED_LATER),
     _case(

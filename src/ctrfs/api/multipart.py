@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 
 import httpx
+import trio
 from typing_extensions import override
 
 from ctrfs.api.protocol import UploadBody
@@ -56,8 +57,12 @@ class MultipartBody:
     def stream(self) -> PieceStream:
         """Return a new pass over the whole body."""
         if self.length_bytes <= _JOINED_BYTES_MAX:
-            return PieceStream(lambda: iter((b"".join(self._pieces()),)))
-        return PieceStream(self._pieces)
+            return PieceStream(
+                lambda: iter(()),
+                before_last=self._body.before_end,
+                last=lambda: b"".join((*self._pieces(), self._tail)),
+            )
+        return PieceStream(self._pieces, before_last=self._body.before_end, last=lambda: self._tail)
 
     def _pieces(self) -> Iterator[bytes]:
         yield self._head
@@ -70,7 +75,6 @@ class MultipartBody:
                 yield piece
         if sent_bytes < self._body.size_bytes:
             raise AssertionError("an upload gave less than its size")
-        yield self._tail
 
 
 def encoded_filename(name: str) -> bytes:
@@ -85,22 +89,46 @@ def encoded_filename(name: str) -> bytes:
 class PieceStream(httpx.AsyncByteStream):
     """The body of a request, a new pass over it each time it is iterated."""
 
-    def __init__(self, pieces: Callable[[], Iterator[bytes]]) -> None:
+    def __init__(
+        self,
+        pieces: Callable[[], Iterator[bytes]],
+        *,
+        before_last: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled,
+        last: Callable[[], bytes] = bytes,
+    ) -> None:
+        """Give ``pieces``, and then, once ``before_last`` has returned, ``last`` if not empty."""
         self._pieces = pieces
+        self._before_last = before_last
+        self._last = last
 
     @override
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _PieceIterator(self._pieces())
+        return _PieceIterator(self._pieces(), before_last=self._before_last, last=self._last)
 
 
 class _PieceIterator(AsyncIterator[bytes]):
     # A class and not an async generator: a cancelled upload drops it half way, and trio
     # rightly complains about async generators that are dropped like that.
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        *,
+        before_last: Callable[[], Awaitable[None]],
+        last: Callable[[], bytes],
+    ) -> None:
         self._pieces = pieces
+        self._before_last = before_last
+        self._last = last
+        self._is_over = False
 
     @override
     async def __anext__(self) -> bytes:
         for piece in self._pieces:
             return piece
+        if self._is_over:
+            raise StopAsyncIteration
+        await self._before_last()
+        self._is_over = True
+        if last := self._last():
+            return last
         raise StopAsyncIteration

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+import trio
 
 from ctrfs.api.health import ServiceHealth
 from ctrfs.api.models import (
@@ -25,10 +27,13 @@ class UploadBody:
     Attributes:
         size_bytes: How many bytes ``open`` gives, exactly.
         open: Begins a pass over the bytes, in pieces of up to a MiB; reads local disk only.
+        before_end: Awaited in each pass before the service is given the end: until it returns,
+            the service cannot have the file.
     """
 
     size_bytes: int
     open: Callable[[], Iterator[bytes]]
+    before_end: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled
 
 
 class ContentStream(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -43,10 +44,14 @@ from ctrfs.tree.nodes import (
     File,
     path_in_container,
 )
+from ctrfs.units import MIB
 
 # With write=back, how many files may wait to be sent before a close waits, too: a restart has to
 # read them all, and each costs a KiB of memory.
 WAITING_FILES_MAX: Final = 10_000
+
+# Up to here a wait for the disk is short, and bytes are in one packet with the end of the request.
+_RECORDED_FIRST_MAX: Final = 1 * MIB
 
 log = logging.getLogger(__name__)
 
@@ -240,13 +245,10 @@ class Saver:
                     self._recorder.settle(file)
                     return
                 await self.doubts.settle(file, digest=outgoing.digest)
-                if not self._recorder.is_intended(file, digest=outgoing.digest):
-                    await self._recorder.intend(file, open_file, digest=outgoing.digest)
-                reached("save.intended")
+                if outgoing.size_bytes <= _RECORDED_FIRST_MAX:
+                    await self._intend(file, open_file, outgoing)
                 digest = outgoing.digest
-                stored = await self.upload_to(
-                    lambda: (file.owner, path_in_container(file)), outgoing, file=file
-                )
+                stored = await self._store(file, open_file, outgoing)
                 reached("save.stored")
                 outgoing.settle(identity_of(stored, outgoing))
                 replaced = self.bind(file, stored, outgoing)
@@ -267,6 +269,46 @@ class Saver:
             raise
         await self._deleter.delete_all(replaced)
         reached("save.settled")
+
+    async def _intend(self, file: File, open_file: OpenFile, outgoing: Outgoing) -> None:
+        """Record what is about to be sent, if the journal does not have exactly that already."""
+        if not self._recorder.is_intended(file, digest=outgoing.digest):
+            await self._recorder.intend(file, open_file, digest=outgoing.digest)
+        reached("save.intended")
+
+    async def _store(self, file: File, open_file: OpenFile, outgoing: Outgoing) -> ContainerFile:
+        """Store the bytes where the file is; of many, the last only once they are recorded.
+
+        This machine's disk and the service then take them at the same time.
+
+        Raises:
+            RemoteError: As ``upload``.
+        """
+
+        def place() -> tuple[ContainerDirectory, EntryPath]:
+            return file.owner, path_in_container(file)
+
+        if outgoing.size_bytes <= _RECORDED_FIRST_MAX:
+            return await self.upload_to(place, outgoing, file=file)
+        recorded = trio.Event()
+
+        async def record() -> None:
+            try:
+                await self._intend(file, open_file, outgoing)
+            finally:
+                recorded.set()
+
+        body = replace(outgoing.body, before_end=recorded.wait)
+        stored: ContainerFile | CtrfsError
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(record)
+            try:
+                stored = await self.upload_to(place, replace(outgoing, body=body), file=file)
+            except CtrfsError as error:
+                stored = error  # raised outside, where it is not one of a group
+        if isinstance(stored, CtrfsError):
+            raise stored
+        return stored
 
     async def upload_to(
         self,

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
+import trio
+import trio.testing
 
 from ctrfs.api.multipart import MultipartBody, encoded_filename
 from ctrfs.api.protocol import UploadBody
@@ -68,6 +70,38 @@ async def test_a_small_file_goes_out_in_one_piece_and_a_large_one_uncopied() -> 
 
     assert len(await pieces_of(bytes(4096))) == 1
     assert any(piece is large for piece in await pieces_of(large))
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20], ids=["small", "large"])
+async def test_the_end_of_a_body_waits_for_leave(size: int) -> None:
+    may_end = trio.Event()
+    body = UploadBody(size_bytes=size, open=lambda: iter([bytes(size)]), before_end=may_end.wait)
+    multipart = MultipartBody(name="a", body=body)
+    sent: list[bytes] = []
+
+    async def send() -> None:
+        sent.extend([piece async for piece in multipart.stream()])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sent == []
+        may_end.set()
+
+    assert sum(map(len, sent)) == multipart.length_bytes
+
+
+async def test_all_but_the_end_of_a_large_body_goes_out_before() -> None:
+    async def never() -> None:
+        raise AssertionError("nobody has asked for the end")
+
+    body = UploadBody(size_bytes=1 << 20, open=lambda: iter([bytes(1 << 20)]), before_end=never)
+    multipart = MultipartBody(name="a", body=body)
+    stream = aiter(multipart.stream())
+
+    first = [await anext(stream), await anext(stream)]
+
+    assert len(b"".join(first)) == multipart.length_bytes - len(f"\r\n--{'0' * 32}--\r\n")
 
 
 async def test_a_body_can_be_sent_twice() -> None:

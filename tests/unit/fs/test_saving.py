@@ -11,7 +11,9 @@ import trio.testing
 from tests.support.in_process import READ, TRUNCATE, WRITE, InProcessMount, Settings, mounted
 from tests.support.service import InProcessService
 
+from ctrfs import failpoints
 from ctrfs.config import ContentConfig, TreeConfig
+from ctrfs.disk.journal import UnsentRow
 from ctrfs.errors import (
     LocalDiskFullError,
     NameTooLongError,
@@ -24,6 +26,7 @@ from ctrfs.errors import (
 )
 from ctrfs.fs.attributes import AttributeChanges
 from ctrfs.tree.names import DEPTH_MAX
+from ctrfs.units import MIB
 
 
 def stored(service: InProcessService, container_id: str) -> list[bytes]:
@@ -49,6 +52,54 @@ async def test_a_new_file_is_on_the_service_after_one_request(
 
     assert service.counters() == {"create_file": 1}
     assert stored(service, work) == [b"hello"]
+
+
+@pytest.mark.parametrize("size", [5, 3 * MIB], ids=["small", "large"])
+async def test_the_service_has_a_file_only_once_the_journal_has_it(
+    mount: InProcessMount, service: InProcessService, work: str, size: int
+) -> None:
+    """Promise 14."""
+    seen: list[tuple[int, int]] = []
+
+    def look(point: str, _detail: str) -> None:
+        if point == "save.intended":
+            seen.append((len(service.files(work)), len(mount.parts.journal.rows())))
+
+    failpoints.install(look)
+    try:
+        await mount.write_file("work/a.txt", bytes(size))
+    finally:
+        failpoints.install(None)
+
+    assert seen == [(0, 1)]
+    assert stored(service, work) == [bytes(size)]
+
+
+async def test_a_large_file_that_is_refused_is_recorded_all_the_same(
+    mount: InProcessMount, service: InProcessService
+) -> None:
+    """Promise 14."""
+    service.add_fault("create_file", "status", status=400)
+
+    with pytest.raises(RemoteInvalidError):
+        await mount.write_file("work/a.txt", bytes(3 * MIB))
+
+    (row,) = mount.parts.journal.rows()
+    assert (row.size_bytes, row.error != "") == (3 * MIB, True)
+    assert await mount.read_file("work/a.txt") == bytes(3 * MIB)
+
+
+async def test_a_large_file_is_sent_where_the_local_disk_takes_no_record(
+    mount: InProcessMount, service: InProcessService, work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_row: UnsentRow) -> None:
+        raise LocalDiskFullError("no space left on device")
+
+    monkeypatch.setattr(mount.parts.journal, "put", refuse)
+
+    await mount.write_file("work/a.txt", bytes(3 * MIB))
+
+    assert stored(service, work) == [bytes(3 * MIB)]
 
 
 async def test_an_overwrite_is_an_upload_and_a_delete_and_keeps_the_inode(
