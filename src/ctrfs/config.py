@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from typing_extensions import override
 
 from ctrfs.errors import ConfigError
@@ -69,13 +69,12 @@ class SlashMode(enum.Enum):
     CUT = "encode"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiConfig:
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach the service, and how long to wait for it."""
 
     base_url: str = DEFAULT_BASE_URL
     key: Secret | None = None
-    read_key: Callable[[], Secret] | None = field(default=None, repr=False, compare=False)
+    read_key: Callable[[], Secret] | None = None
     """Reads the key again where it came from, once the service refuses it; may block, raises
     ``ConfigError``. None where it cannot change."""
     auth: AuthStyle = AuthStyle.BEARER
@@ -103,9 +102,14 @@ class ApiConfig:
     pages_max: int = 2000
     """Longest page walk: 200,000 rows, far above what a mount can use."""
 
+    @override
+    def __repr__(self) -> str:
+        # Not what reads the key: it holds the user's command, and that may hold a secret.
+        shown = (name for name in self.__struct_fields__ if name != "read_key")
+        return f"ApiConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TreeConfig:
+
+class TreeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How old the shown names may be, and how names are mapped."""
 
     ttl_s: float = 10.0
@@ -124,8 +128,7 @@ class TreeConfig:
             raise ConfigError("ttl must be 0 or more, and max_stale at least ttl")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentConfig:
+class ContentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of the local copies of file bytes."""
 
     spool_bytes_max: int = 8 * GIB
@@ -149,8 +152,7 @@ class ContentConfig:
     """The least that is asked for around a byte far from all others."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadAheadConfig:
+class ReadAheadConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How much is fetched before it is asked for, once a program walks over files or folders."""
 
     files_max: int = 64
@@ -164,8 +166,7 @@ class ReadAheadConfig:
     """After so many seconds without an open of what was expected a walk has stopped."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerDefaults:
+class ContainerDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """What ``mkdir`` in the root asks of the service for the new container."""
 
     memory_limit: str | None = None
@@ -190,8 +191,7 @@ DEFAULT_LOCAL_ONLY: Final[tuple[str, ...]] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileSystemConfig:
+class FileSystemConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the mount looks like, and what it refuses."""
 
     uid: int = 0
@@ -209,5 +209,5 @@ class FileSystemConfig:
     local_only: tuple[str, ...] = DEFAULT_LOCAL_ONLY
     rename_dir_limit: int = 1000
     open_files_max: int = 4096
-    read_ahead: ReadAheadConfig = field(default_factory=ReadAheadConfig)
-    defaults: ContainerDefaults = field(default_factory=ContainerDefaults)
+    read_ahead: ReadAheadConfig = msgspec.field(default_factory=ReadAheadConfig)
+    defaults: ContainerDefaults = msgspec.field(default_factory=ContainerDefaults)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs import errors
@@ -44,8 +44,7 @@ FIRST_PROBE_S: Final = 10.0
 PATIENCE_S: Final = 3.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """The leave to make one attempt.
 
     Attributes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Final
 
 import httpx
+import msgspec
 import trio
 from typing_extensions import override
 
@@ -78,8 +78,7 @@ def content_stream(
     return HttpContentStream(answer, announced, stall_timeout_s=stall_timeout_s, redactor=redactor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Announced:
+class _Announced(msgspec.Struct, frozen=True, kw_only=True):
     """What the head of an answer says of its bytes; as in ``ContentStream``."""
 
     offset: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -82,8 +81,7 @@ _ABOUT_QUOTA: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt that did not succeed.
 
     Attributes:
@@ -99,7 +97,7 @@ class Failure:
     error: errors.RemoteError
     cause: BaseException | None = None
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     may_be_done: bool = True
     is_final: bool = False
 
@@ -128,8 +126,7 @@ class _ErrorBody(msgspec.Struct):
 _ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complaint:
+class Complaint(msgspec.Struct, frozen=True, kw_only=True):
     """What an error body says; empty where it says nothing."""
 
     message: str = ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceHealth:
+class ServiceHealth(msgspec.Struct, frozen=True, kw_only=True):
     """What ``.ctrfs/status`` tells of the line to the service.
 
     Attributes:

@@ -5,8 +5,9 @@ Source: the published OpenAPI description and recorded answers; docs/api-notes.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, NewType, TypeVar
+
+import msgspec
 
 ContainerId = NewType("ContainerId", str)
 FileId = NewType("FileId", str)
@@ -14,8 +15,7 @@ FileId = NewType("FileId", str)
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class Container(msgspec.Struct, frozen=True, kw_only=True):
     """A sandbox. Names are not unique; ids are opaque and never parsed."""
 
     id: ContainerId
@@ -39,8 +39,7 @@ class Container:
         return self.status not in {"expired", "deleted"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerFile:
+class ContainerFile(msgspec.Struct, frozen=True, kw_only=True):
     """One stored file: never changed in place, only created and deleted."""
 
     id: FileId
@@ -54,8 +53,7 @@ class ContainerFile:
     """``user`` for uploads, ``assistant`` for what code in the container made."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedRow:
+class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row of a listing that could not be understood, kept for ``.ctrfs/errors``."""
 
     reason: str
@@ -63,8 +61,7 @@ class RejectedRow:
     """The start of the row as sent, at most 200 characters, control characters escaped."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page(Generic[T_co]):
+class Page(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True):
     """One answer of a listing."""
 
     items: tuple[T_co, ...]
@@ -74,16 +71,14 @@ class Page(Generic[T_co]):
     """What ``after`` must be for the next page; None on an empty page without a cursor."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing(Generic[T_co]):
+class Listing(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True):
     """All pages of a listing together, in the order of creation, oldest first."""
 
     items: tuple[T_co, ...]
     rejected: tuple[RejectedRow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerRequest:
+class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What can be asked of a new container; None leaves the service's default."""
 
     name: str

@@ -14,10 +14,10 @@ read before the old row's page would show neither.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Generic, TypeVar
 
+import msgspec
 import trio
 
 from ctrfs import errors
@@ -157,8 +157,7 @@ class _Rows(Generic[ModelT]):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _EarlyPage(Generic[ModelT]):
+class _EarlyPage(msgspec.Struct, Generic[ModelT], frozen=True):
     """A page that was asked for before the walk had come to its mark."""
 
     mark: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import trio
 
 from ctrfs.api.health import ServiceHealth
@@ -20,8 +20,7 @@ from ctrfs.api.models import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadBody:
+class UploadBody(msgspec.Struct, frozen=True, kw_only=True):
     """The bytes of one upload, readable from the start as often as a retry needs.
 
     Attributes:

@@ -12,10 +12,11 @@ import email.utils
 import enum
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+import msgspec
 import trio
+from msgspec.structs import replace
 
 from ctrfs import deadlines, errands, errors
 from ctrfs.api.failures import AttemptFailedError, Failure
@@ -43,8 +44,7 @@ class Repeat(enum.Enum):
     """Creations."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How one call may be repeated.
 
     Attributes:

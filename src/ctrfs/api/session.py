@@ -7,12 +7,13 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
 
 import httpx
+import msgspec
 import trio
+from msgspec.structs import replace
 
 from ctrfs import errors
 from ctrfs.api.answer import Answer
@@ -41,8 +42,7 @@ ERROR_BODY_BYTES_MAX: Final = 64 * KIB
 SILENCE_S: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request, as often as it is sent.
 
     Attributes:

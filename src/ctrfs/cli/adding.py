@@ -7,10 +7,10 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import msgspec
 
 from ctrfs.errors import ConfigError, MountError
 
@@ -19,8 +19,7 @@ _PIECE_BYTES = 1024 * 1024
 _UPLOADS_MAX = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True, kw_only=True):
     """The container that gets the files."""
 
     dest: str

@@ -10,9 +10,10 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
+
+import msgspec
 
 from ctrfs.clock import SystemClock
 from ctrfs.disk.reading import UnsentFile, open_spool_file, read_slot
@@ -35,8 +36,7 @@ _NUMBERS_MAX: Final = 10_000
 _DAMAGED: Final = b".damaged"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copied:
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one unsent file."""
 
     name: str

@@ -7,10 +7,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import click
+import msgspec
 
 from ctrfs.errors import CtrfsError
 from ctrfs.mount.mountinfo import current_mounts, is_dead
@@ -21,8 +21,7 @@ from ctrfs.mount.problems import line_for
 _PYTHON_LEAST: Final = (3, 11)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the report."""
 
     subject: str

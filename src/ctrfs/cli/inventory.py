@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from ctrfs.disk.reading import SlotContents, read_slot, slots_below
 from ctrfs.errors import CtrfsError, LocalDiskError
@@ -27,16 +28,14 @@ class MountState(enum.Enum):
     """Its daemon is gone, the mount point is not."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownMount:
+class KnownMount(msgspec.Struct, frozen=True, kw_only=True):
     """A mount of this user that has not ended well."""
 
     record: MountRecord
     state: MountState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptState:
+class KeptState(msgspec.Struct, frozen=True, kw_only=True):
     """One slot of a state directory, and who works with it."""
 
     path: Path
@@ -54,8 +53,7 @@ class KeptState:
         return self.mount.record.mountpoint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inventory:
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """All that was found."""
 
     mounts: tuple[KnownMount, ...]

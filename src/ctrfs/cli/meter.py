@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.clock import SystemClock
 from ctrfs.disk.progress import MountProgress
@@ -18,8 +19,7 @@ STILL_S: Final = 4.0
 _LEAST_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What can be shown at one moment. A batch is what is sent without a rest between."""
 
     done_files: int

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs.api.models import Container, ContainerFile, FileId
@@ -35,8 +35,7 @@ from ctrfs.tree.nodes import EntryPath
 _UPLOADS_MAX: Final = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one unsent file."""
 
     name: str

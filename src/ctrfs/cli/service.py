@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import TypeVar
 
 import trio
+from msgspec.structs import replace
 
 from ctrfs.api.client import open_client
 from ctrfs.api.protocol import ContainersApi

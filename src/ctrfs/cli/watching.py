@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +32,7 @@ _INVENTORY_INTERVAL_S: Final = 5.0
 _EXIT_TERMINATED: Final = 143  # what a shell shows for SIGTERM
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     """One mount at one moment; without figures if its daemon says nothing."""
 
     mount: KnownMount

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
 from ctrfs.content.identity import CacheKey
 from ctrfs.disk.block_sums import fresh_bytes, sums_now

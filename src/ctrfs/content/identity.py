@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from ctrfs.api.models import ContainerId, FileId
 
 CacheKey: TypeAlias = tuple[ContainerId, FileId, int | None, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentIdentity:
+class ContentIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a file, as the service's listing names it.
 
     Service files never change in place, so equal ids mean equal bytes; length and time are

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from ctrfs.api.protocol import UploadBody
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.errors import CtrfsError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """The bytes of a file while they hold still for an upload.
 
     Attributes:

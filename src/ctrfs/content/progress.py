@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
 import trio
+from msgspec.structs import replace
 
 from ctrfs.api.models import ContainerId
 from ctrfs.api.protocol import UploadBody
@@ -24,8 +25,7 @@ STEP_BYTES_MAX: Final = MIB
 _QUICK_NS: Final = NS_PER_S // 4
 
 
-@dataclass(slots=True, kw_only=True)
-class Upload:
+class Upload(msgspec.Struct, kw_only=True):
     """One file on its way, from the first attempt to the last."""
 
     container_id: ContainerId

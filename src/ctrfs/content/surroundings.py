@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
@@ -14,8 +15,7 @@ from ctrfs.running_digest import StartSoon
 from ctrfs.tree.nodes import InodeNumber
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """One record for all files of a store."""
 
     api: ContainersApi
@@ -25,6 +25,6 @@ class Surroundings:
     start_soon: StartSoon
     on_idle: Callable[[InodeNumber], None]
     """Called when a file has stopped to be unsent, or to be resident."""
-    habits: Habits = field(default_factory=Habits)
+    habits: Habits = msgspec.field(default_factory=Habits)
     on_change: Callable[[InodeNumber], None]
     """Called before the first byte of a change is written; must not wait."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
+import msgspec
 import trio
+from msgspec.structs import replace
 
 from ctrfs import deadlines
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
@@ -54,8 +55,7 @@ MADE_INSIDE: Final = "assistant"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Upload:
+class _Upload(msgspec.Struct, frozen=True):
     """What makes two uploads the same."""
 
     container_id: ContainerId

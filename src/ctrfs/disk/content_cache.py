@@ -20,9 +20,10 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
+
+import msgspec
 
 from ctrfs.disk.block_sums import BlockSums, sums_now
 from ctrfs.disk.cache_record import (
@@ -50,8 +51,7 @@ _NAME: Final = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SURVEY_PART: Final = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedCopy:
+class CachedCopy(msgspec.Struct, frozen=True, kw_only=True):
     """The bytes of one version of a file, or some of them."""
 
     spool_file: SpoolFile
@@ -66,8 +66,7 @@ class CachedCopy:
     in this mount."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True, kw_only=True, order=True):
     mtime_ns: int
     cost_bytes: int
     name: str

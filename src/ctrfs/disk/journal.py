@@ -17,15 +17,15 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from ctrfs.disk.database import StateDatabase, blob_from_text, readable, text_from_blob
 from ctrfs.disk.local_entries import moved_path
 from ctrfs.errors import LocalDiskError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredVersion:
+class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a service file: an id alone may come to stand for another."""
 
     container_id: str
@@ -35,8 +35,7 @@ class StoredVersion:
     size_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnsentRow:
+class UnsentRow(msgspec.Struct, frozen=True, kw_only=True):
     """One file whose newest bytes the service has not confirmed."""
 
     key: str
@@ -60,8 +59,7 @@ class UnsentRow:
     """When the bytes were first kept, in seconds since 1970; a second put changes it not."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MovingFile:
+class MovingFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file of a folder that is being renamed."""
 
     inner_path: bytes
@@ -70,8 +68,7 @@ class MovingFile:
     """None where this machine has the newest bytes, in a row of another table."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderMoveRow:
+class FolderMoveRow(msgspec.Struct, frozen=True, kw_only=True):
     """A folder that is being renamed inside its container."""
 
     container_id: str

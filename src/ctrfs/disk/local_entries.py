@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+
+import msgspec
 
 from ctrfs.disk.database import StateDatabase, blob_from_text, readable, text_from_blob
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFileRow:
+class LocalFileRow(msgspec.Struct, frozen=True, kw_only=True):
     """A file whose bytes are in the spool and nowhere else."""
 
     container_id: str

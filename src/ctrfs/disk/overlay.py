@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.disk.database import StateDatabase, blob_from_text, readable, text_from_blob
 
@@ -16,8 +17,7 @@ ROWS_MAX: Final = 200_000
 TRIM_EVERY: Final = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverlayRow:
+class OverlayRow(msgspec.Struct, frozen=True, kw_only=True):
     """What was set here; None where nothing was."""
 
     mtime_ns: int | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +27,7 @@ _CHANGES: Final = """SELECT (SELECT count(*) FROM pending_delete)
     + (SELECT count(*) FROM pending_rmdir) + (SELECT count(*) FROM folder_move) AS changes"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
     """One file on its way."""
 
     container_id: str
@@ -42,8 +40,7 @@ class Sending:
     """When the first attempt began, in seconds since 1970."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountProgress:
+class MountProgress(msgspec.Struct, frozen=True, kw_only=True):
     """What a mount has sent since its start, and what it has still to send."""
 
     pid: int
@@ -84,8 +81,7 @@ class MountProgress:
         return max(0, max(self.pending_bytes, self.sending_bytes) - self.sending_sent_bytes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingCounts:
+class PendingCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What the journal holds, in numbers."""
 
     files: int = 0

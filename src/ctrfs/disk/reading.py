@@ -10,10 +10,11 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 from urllib.parse import quote
+
+import msgspec
 
 from ctrfs.disk.database import refuse_newer, text_from_blob
 from ctrfs.disk.facts import SOURCE_FACT
@@ -40,8 +41,7 @@ _LOCAL: Final = """SELECT container_id, path, spool_name, size_bytes, mtime_ns, 
     FROM local_file ORDER BY 1, 2"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnsentFile:
+class UnsentFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file whose newest bytes the service has not confirmed."""
 
     id: str
@@ -61,8 +61,7 @@ class UnsentFile:
     since_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingDelete:
+class PendingDelete(msgspec.Struct, frozen=True, kw_only=True):
     """A file of the service that is to go."""
 
     container_id: str
@@ -71,8 +70,7 @@ class PendingDelete:
     """Empty where an older version has not written it down."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderMove:
+class FolderMove(msgspec.Struct, frozen=True, kw_only=True):
     """A folder that is being renamed; its paths are slash-joined."""
 
     container_id: str
@@ -80,8 +78,7 @@ class FolderMove:
     new_path: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalOnlyFile:
+class LocalOnlyFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that is never sent: a backup, a swap file."""
 
     container_id: str
@@ -90,8 +87,7 @@ class LocalOnlyFile:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotContents:
+class SlotContents(msgspec.Struct, frozen=True, kw_only=True):
     """All that one slot keeps."""
 
     source: str | None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.config import FileSystemConfig
 from ctrfs.tree.names import NAME_BYTES_MAX
@@ -18,8 +19,7 @@ class EntryKind(enum.Enum):
     DIRECTORY = "directory"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of one entry, and how long the kernel may keep them."""
 
     inode: InodeNumber
@@ -37,15 +37,13 @@ class Attributes:
     attributes_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoEntry:
+class NoEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of a lookup that found nothing, which the kernel may also keep."""
 
     entry_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttributeChanges:
+class AttributeChanges(msgspec.Struct, frozen=True, kw_only=True):
     """What a setattr wants; None leaves a fact alone."""
 
     size_bytes: int | None = None
@@ -56,8 +54,7 @@ class AttributeChanges:
     atime_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DirectoryEntry:
+class DirectoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a directory snapshot."""
 
     name: bytes
@@ -66,8 +63,7 @@ class DirectoryEntry:
     """Where the listing goes on after this entry; > 0."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenFlags:
+class OpenFlags(msgspec.Struct, frozen=True, kw_only=True):
     """How a file is opened, out of the kernel's flag bits."""
 
     can_read: bool
@@ -77,8 +73,7 @@ class OpenFlags:
     exclusive: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """What ``df`` shows: never zero, never asked of the service."""
 
     block_bytes: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NewType
+
+import msgspec
 
 from ctrfs.content.open_file import OpenFile
 from ctrfs.errors import BadHandleError, TooManyOpenFilesError
@@ -13,8 +14,7 @@ from ctrfs.tree.nodes import File, InodeNumber, Parent
 HandleNumber = NewType("HandleNumber", int)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedFile:
+class OpenedFile(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel needs to know of an open file."""
 
     handle: HandleNumber
@@ -24,8 +24,7 @@ class OpenedFile:
     """Pages of an earlier open are still the content of this version."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileHandle:
+class FileHandle(msgspec.Struct, frozen=True, kw_only=True):
     """A file as one opener has it."""
 
     file: File
@@ -35,15 +34,13 @@ class FileHandle:
     """The process that opened it, where the kernel says so."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlHandle:
+class ControlHandle(msgspec.Struct, frozen=True, kw_only=True):
     """A file of the control directory: its text as it was at open."""
 
     text: bytes
 
 
-@dataclass(slots=True, kw_only=True)
-class DirectoryHandle:
+class DirectoryHandle(msgspec.Struct, kw_only=True):
     """A directory as one reader sees it; taken anew when the reader begins again."""
 
     parent: Parent | None

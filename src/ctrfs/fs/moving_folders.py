@@ -7,9 +7,9 @@ folder moves are left out: their own save finds them at their new path.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs.api.models import ContainerFile
@@ -44,8 +44,7 @@ FILES_AT_ONCE: Final = 8
 ROUNDS_MAX: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
+class _Copy(msgspec.Struct, frozen=True):
     """A file of a moving folder, stored again where it will be."""
 
     file: File

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ctrfs.api.models import ContainerFile
 from ctrfs.api.protocol import ContainersApi
@@ -40,8 +41,7 @@ from ctrfs.tree.nodes import (
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """The floors below and the tables of this floor; holds them, decides nothing.
 
     Lock order: directories (sorted), then files (sorted); neither is held while a listing of
@@ -63,10 +63,10 @@ class Parts:
     handles: HandleTable
     mount_id: str
     """Tells what this mount records from what earlier ones have left."""
-    failures: FailureLog = field(default_factory=FailureLog)
-    directory_locks: KeyedLock[int] = field(default_factory=KeyedLock)
-    file_locks: KeyedLock[int] = field(default_factory=KeyedLock)
-    stored_paths: KeyedLock[str] = field(default_factory=KeyedLock)
+    failures: FailureLog = msgspec.field(default_factory=FailureLog)
+    directory_locks: KeyedLock[int] = msgspec.field(default_factory=KeyedLock)
+    file_locks: KeyedLock[int] = msgspec.field(default_factory=KeyedLock)
+    stored_paths: KeyedLock[str] = msgspec.field(default_factory=KeyedLock)
     """By ``stored_at``: on some servers the path of a stored file is its id, and a deletion under
     way would take what is stored there meanwhile."""
 

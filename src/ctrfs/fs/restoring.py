@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.disk.journal import FolderMoveRow, MovingFile, UnsentRow

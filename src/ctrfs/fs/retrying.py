@@ -13,9 +13,9 @@ import logging
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs.api.retry import backoff_s
@@ -55,8 +55,7 @@ _FOR_A_PERSON: Final = (
 )
 
 
-@dataclass(slots=True)
-class _Pace:
+class _Pace(msgspec.Struct):
     """When something is tried next.
 
     Attributes:

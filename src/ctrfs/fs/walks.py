@@ -9,8 +9,9 @@ enter a folder where it stands among the files. Watched on a mount, 2026-11.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Parent
 
@@ -18,8 +19,7 @@ Entry: TypeAlias = ContainerDirectory | Directory | File
 Rank: TypeAlias = tuple[bytes | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """A way to sort the entries of a folder.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ctrfs.config import WriteMode
 from ctrfs.fs.creating import Creator
@@ -24,8 +24,7 @@ from ctrfs.fs.saving import Saver
 from ctrfs.fs.syncing import Syncer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workers:
+class Workers(msgspec.Struct, frozen=True, kw_only=True):
     """One of each kind for a mount; holds them, decides nothing."""
 
     recorder: Recorder

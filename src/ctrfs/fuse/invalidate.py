@@ -13,9 +13,9 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import msgspec
 import pyfuse3
 import trio
 
@@ -30,8 +30,7 @@ _PENDING_MAX: Final = 20_000
 _Entry: TypeAlias = tuple[InodeNumber, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotifierCounts:
+class NotifierCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What the notifier has done so far."""
 
     pending: int

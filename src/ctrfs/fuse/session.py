@@ -13,11 +13,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import quote
 
+import msgspec
 import pyfuse3
 
 from ctrfs.errors import MountError
@@ -39,8 +39,7 @@ _NOTIFIER_TIMEOUT_S: Final = 5.0
 _UNMOUNT_TIMEOUT_S: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelOptions:
+class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the kernel shall mount."""
 
     source: str

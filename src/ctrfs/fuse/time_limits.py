@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs import deadlines
@@ -40,8 +40,7 @@ _MOVING_BYTES: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeLimits:
+class TimeLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits by kind of request.
 
     The wait for a listing of many pages has a limit of its own, ``TreeConfig.listing_wait_max_s``,

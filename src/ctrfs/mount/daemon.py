@@ -14,10 +14,11 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,7 @@ _NAME_TIMEOUT_S: Final = 1.0
 _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartReport:
+class StartReport(msgspec.Struct, frozen=True, kw_only=True):
     """How the start went: ready if ``exit_code`` is 0, else the line for the user."""
 
     exit_code: int

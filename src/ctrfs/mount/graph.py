@@ -9,10 +9,10 @@ import importlib.metadata
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs.api.models import Container
@@ -52,8 +52,7 @@ log = logging.getLogger(__name__)
 ATTRIBUTES_TIMEOUT_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphConfig:
+class GraphConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of the floors between the service and the kernel."""
 
     tree: TreeConfig
@@ -67,8 +66,7 @@ def _nobody(_pid: int, _path: bytes) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelCaches:
+class KernelCaches(msgspec.Struct, frozen=True, kw_only=True):
     """Whom to tell what the kernel must forget, and to ask what it knows; none may block."""
 
     on_changes: Callable[[Sequence[Change]], None]
@@ -77,8 +75,7 @@ class KernelCaches:
     """Whether a process has a descriptor of the file at a path below the mount point."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Floors:
+class Floors(msgspec.Struct, frozen=True, kw_only=True):
     """What is started and called after it is built."""
 
     store: ContentStore

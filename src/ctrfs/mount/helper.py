@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import getopt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.errors import ConfigError
 from ctrfs.mount.option_values import parts_of, printable
@@ -29,8 +30,7 @@ _KEPT_BY_MOUNT: Final = frozenset({"_netdev", "helper", "uhelper", "user"})
 _MODES: Final = {"-r": "ro", "-w": "rw"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountCall:
+class MountCall(msgspec.Struct, frozen=True, kw_only=True):
     """What mount(8) wants."""
 
     source: str
@@ -56,8 +56,7 @@ class MountCall:
         return self.leaves_no_note or not names.isdisjoint(_KEPT_BY_MOUNT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UmountCall:
+class UmountCall(msgspec.Struct, frozen=True, kw_only=True):
     """What umount(8) wants."""
 
     mountpoint: str

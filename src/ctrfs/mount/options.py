@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from ctrfs.config import (
     ApiConfig,
@@ -101,15 +102,14 @@ _READ_AHEAD_FILES_MAX: Final = 1024
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountOptions:
+class MountOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that ``-o`` can say."""
 
-    api: ApiConfig = field(default_factory=ApiConfig)
+    api: ApiConfig = msgspec.field(default_factory=ApiConfig)
     """Limits only: address and key come from the source and the environment."""
-    tree: TreeConfig = field(default_factory=TreeConfig)
-    content: ContentConfig = field(default_factory=ContentConfig)
-    files: FileSystemConfig = field(default_factory=FileSystemConfig)
+    tree: TreeConfig = msgspec.field(default_factory=TreeConfig)
+    content: ContentConfig = msgspec.field(default_factory=ContentConfig)
+    files: FileSystemConfig = msgspec.field(default_factory=FileSystemConfig)
     base_url: str | None = None
     key_file: Path | None = None
     key_command: str | None = None

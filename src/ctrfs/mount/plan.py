@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from ctrfs.config import ApiConfig
 from ctrfs.mount.options import MountOptions, parse_options
@@ -24,8 +25,7 @@ from ctrfs.mount.source import Source, api_config_for, parse_source, state_bindi
 _START_MARGIN_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountPlan:
+class MountPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Source, place and settings of one mount."""
 
     source: Source

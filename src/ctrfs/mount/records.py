@@ -12,9 +12,11 @@ import json
 import logging
 import os
 import select
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
+from msgspec.structs import asdict, replace
 
 from ctrfs.errors import MountError
 from ctrfs.mount.file_lock import FileLock, try_lock
@@ -30,8 +32,7 @@ _START_FIELD: Final = 19
 _ENDED_STATES: Final = frozenset({"Z", "X", "x"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountRecord:
+class MountRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one mount."""
 
     mountpoint: str

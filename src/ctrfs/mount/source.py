@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import replace
 
 from ctrfs.api.hosts import is_loopback
 from ctrfs.config import DEFAULT_BASE_URL, ApiConfig, Secret
@@ -42,8 +44,7 @@ class SourceKind(enum.Enum):
     LOCAL = "local"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, kw_only=True):
     """What SOURCE says."""
 
     kind: SourceKind

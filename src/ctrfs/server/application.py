@@ -5,7 +5,6 @@ Driven by ``ctrfs.server.http`` over sockets, and directly by tests, then in vir
 
 from __future__ import annotations
 
-import dataclasses
 import hmac
 import math
 import secrets
@@ -13,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
 from ctrfs.config import Secret
 from ctrfs.server import bodies, refusals
@@ -78,7 +78,7 @@ class Application:
             ("openai-processing-ms", str(elapsed_ms)),
             ("openai-version", API_VERSION),
         )
-        return dataclasses.replace(response, headers=headers)
+        return replace(response, headers=headers)
 
     async def _answer(self, request: Request) -> Response:
         if self._has_control and request.parts[:1] == (CONTROL,):
@@ -184,7 +184,7 @@ def _with_wire_fault(fault: Fault, response: Response) -> Response:
         seconds=fault.seconds,
         delta=fault.delta,
     )
-    return dataclasses.replace(response, wire_fault=wire_fault)
+    return replace(response, wire_fault=wire_fault)
 
 
 def _end_of_connection(action: Action) -> Response:
@@ -206,7 +206,7 @@ def _status_response(fault: Fault) -> Response:
         response = json_response(bodies.pretty(body), status=fault.status)
     overridden = {name.lower() for name, _ in fault.headers}
     kept = tuple(each for each in response.headers if each[0].lower() not in overridden)
-    return dataclasses.replace(response, headers=(*kept, *fault.headers))
+    return replace(response, headers=(*kept, *fault.headers))
 
 
 async def _read_some(request: Request, size_bytes: int) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import TypeVar
+
+import msgspec
 
 from ctrfs.errors import ConfigError
 
@@ -44,8 +45,7 @@ class Ids(enum.Enum):
     """``cfile_`` and the path in base64url, so one path is one id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behaviour:
+class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """One answer for each open question."""
 
     slashes: Slashes = Slashes.KEEP
@@ -85,7 +85,7 @@ def changed_behaviour(current: Behaviour, changes: Mapping[str, object]) -> Beha
     Raises:
         ConfigError: A name is not a field, or a value is not one for it.
     """
-    unknown = changes.keys() - {each.name for each in fields(Behaviour)}
+    unknown = changes.keys() - set(Behaviour.__struct_fields__)
     if unknown:
         raise ConfigError(f"unknown behaviour: {', '.join(sorted(unknown))}")
     return Behaviour(

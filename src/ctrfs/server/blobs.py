@@ -12,11 +12,11 @@ import secrets
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 import trio
 
 from ctrfs.running_digest import RunningDigest, StartSoon, new_hasher
@@ -24,8 +24,7 @@ from ctrfs.running_digest import RunningDigest, StartSoon, new_hasher
 TEMPORARY_SUFFIX: Final = ".part"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes on disk that will not change any more."""
 
     name: str

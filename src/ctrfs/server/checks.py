@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.server import refusals
 from ctrfs.server.records import NetworkPolicy
@@ -22,8 +23,7 @@ _CONTAINER_FIELDS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageQuery:
+class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which page of a listing is wanted."""
 
     limit: int
@@ -31,8 +31,7 @@ class PageQuery:
     after: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerCreation:
+class ContainerCreation(msgspec.Struct, frozen=True, kw_only=True):
     """What a new container shall be."""
 
     name: str

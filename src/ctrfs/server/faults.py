@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from ctrfs.errors import ConfigError
 
@@ -54,8 +55,7 @@ class Moment(enum.Enum):
 _OF_ANSWERS = frozenset({Action.CUT, Action.WRONG_LENGTH, Action.SURPLUS, Action.DRIP})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One failure."""
 
     action: Action
@@ -69,8 +69,7 @@ class Fault:
     when: Moment = Moment.BEFORE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireFault:
+class WireFault(msgspec.Struct, frozen=True, kw_only=True):
     """What the wire must do to an answer.
 
     Attributes:
@@ -96,8 +95,7 @@ class WireFault:
         return sent_bytes if sent_bytes >= 0 else max(0, length_bytes + sent_bytes)
 
 
-@dataclass(slots=True, kw_only=True)
-class FaultRule:
+class FaultRule(msgspec.Struct, kw_only=True):
     """Which requests a fault strikes.
 
     Invariant: ``seen`` is how many matching requests came since the rule was added.

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final, NoReturn
 
 import h11
+import msgspec
 import trio
 
 from ctrfs.server import bodies
@@ -34,8 +34,7 @@ _RECEIVE_BYTES: Final = 128 * KIB
 _BYPASS_BYTES_MIN: Final = 256 * KIB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireLimits:
+class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much and how long the wire takes."""
 
     head_bytes_max: int = 64 * KIB

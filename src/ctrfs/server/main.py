@@ -8,10 +8,10 @@ import os
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs.clock import SystemClock
@@ -33,8 +33,7 @@ _EXPIRY_INTERVAL_S: Final = 60.0
 _BACKLOG: Final = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TcpAddress:
+class TcpAddress(msgspec.Struct, frozen=True, kw_only=True):
     """A host and a port; port 0 is any that is free."""
 
     host: str = "127.0.0.1"
@@ -49,23 +48,21 @@ class TcpAddress:
             return self.host == "localhost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnixAddress:
+class UnixAddress(msgspec.Struct, frozen=True, kw_only=True):
     """A socket in the file system, which only its owner may use."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What ``ctrfs serve`` was asked for."""
 
     data: Path
-    address: TcpAddress | UnixAddress = field(default_factory=TcpAddress)
+    address: TcpAddress | UnixAddress = msgspec.field(default_factory=TcpAddress)
     api_key: Secret | None = None
     """The only key accepted; None accepts any, on a loopback address or a unix socket."""
-    behaviour: Behaviour = field(default_factory=Behaviour)
-    limits: WireLimits = field(default_factory=WireLimits)
+    behaviour: Behaviour = msgspec.field(default_factory=Behaviour)
+    limits: WireLimits = msgspec.field(default_factory=WireLimits)
     has_control: bool = False
     ends_with_stdin: bool = False
     is_durable: bool = True

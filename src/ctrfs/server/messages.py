@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from ctrfs.server import refusals
 from ctrfs.server.faults import WireFault
@@ -96,8 +97,7 @@ class BlobPart:
         os.close(self.fd)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """What the client gets; ``headers`` lack only ``Content-Length`` and ``Date``."""
 
     status: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.server import bodies
 from ctrfs.server.behaviour import Behaviour
@@ -16,8 +17,7 @@ from ctrfs.server.records import FileRecord
 _EMPTY_PAGE: Final = "page_"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Where a page begins: after an object, and perhaps behind an empty page first."""
 
     after: str | None

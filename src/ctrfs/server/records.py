@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ctrfs.units import NS_PER_S
 
@@ -11,16 +11,14 @@ EXPIRED = "expired"
 DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkPolicy:
+class NetworkPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Which hosts a container may reach; kept and shown, as nothing runs here."""
 
     type: str
     allowed_domains: tuple[str, ...] = ()
 
 
-@dataclass(slots=True, kw_only=True)
-class ContainerRecord:
+class ContainerRecord(msgspec.Struct, kw_only=True):
     """A container; changed only by ``ServiceState``.
 
     A deleted one is kept until ``listed_until_ns``, and never answers again.
@@ -54,8 +52,7 @@ class ContainerRecord:
         return self.status == RUNNING and idle_ns >= self.minutes * 60 * NS_PER_S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRecord:
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A file of a container; never changed, only added and removed."""
 
     sequence: int
@@ -71,8 +68,7 @@ class FileRecord:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFileRecord:
+class StoredFileRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A file of the account's own file store, which containers copy from."""
 
     id: str

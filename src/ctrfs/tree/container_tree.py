@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.api.models import Container, ContainerId
 from ctrfs.clock import Clock
@@ -26,8 +27,7 @@ CONTROL_NAME: Final = b".ctrfs"
 DENIED_MAX: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A name that now means something else, for the kernel's caches."""
 
     parent: InodeNumber

@@ -10,8 +10,8 @@ Invariant: every node with a name is registered in the inode table.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from typing_extensions import override
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId, RejectedRow
@@ -36,14 +36,19 @@ from ctrfs.tree.nodes import (
 from ctrfs.tree.plan import FilePlan, Reserved, plan_files
 
 
-@dataclass(slots=True, kw_only=True)
-class _Laid:
-    """What a plan was made of: the same again would lead to the same entries."""
+class _Basis(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan is made of: the same again would lead to the same entries."""
 
     rows: list[ContainerFile]
     reserved: Reserved
     may_have_prefix: bool
-    rejected: list[RejectedRow] = field(default_factory=list, compare=False)
+
+
+class _Laid(msgspec.Struct, frozen=True, kw_only=True):
+    """A listing that was laid over a container, and what of it made no sense."""
+
+    basis: _Basis
+    rejected: list[RejectedRow]
 
 
 class EntryTree(FolderTree):
@@ -89,25 +94,27 @@ class EntryTree(FolderTree):
     ) -> list[RejectedRow]:
         """Lay a listing of one container's files over its directory; return what made no sense."""
         ours = {file_id for file_id, file in owner.files.items() if file.is_claimed}
-        laid = _Laid(
+        basis = _Basis(
             rows=[_known_row(owner, row) for row in rows if row.id not in ours],
             reserved=self._reserved(owner),
             may_have_prefix=self._naming.may_have_prefix,
         )
         before = self._laid.get(owner.container.id)
-        if before is not None and owner.is_as_listed and before == laid:
+        if before is not None and owner.is_as_listed and before.basis == basis:
             return before.rejected
-        plan = plan_files(laid.rows, reserved=laid.reserved, may_have_prefix=laid.may_have_prefix)
+        plan = plan_files(
+            basis.rows, reserved=basis.reserved, may_have_prefix=basis.may_have_prefix
+        )
         self._apply_plan(owner, plan)
-        laid.rejected = plan.rejected
-        self._laid[owner.container.id] = laid
+        self._laid[owner.container.id] = _Laid(basis=basis, rejected=plan.rejected)
         owner.is_as_listed = True
         return plan.rejected
 
     def listed_ids(self, owner: ContainerDirectory) -> list[FileId]:
         """Return the ids that a listing of ``owner`` is expected to have, oldest first."""
         laid = self._laid.get(owner.container.id)
-        return [] if laid is None else [row.id for row in laid.rows if row.id in owner.files]
+        rows = [] if laid is None else laid.basis.rows
+        return [row.id for row in rows if row.id in owner.files]
 
     def _apply_plan(self, owner: ContainerDirectory, plan: FilePlan) -> None:
         for file_id, file in list(owner.files.items()):

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ctrfs.api.models import ContainerFile
 from ctrfs.errors import InvalidNameError
@@ -46,8 +47,7 @@ _PREFIX: Final = re.compile(r"([0-9a-f]{32})-")
 _PREFIX_BYTES: Final = re.compile(rb"([0-9a-f]{32})-")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownPath:
+class ShownPath(msgspec.Struct, frozen=True, kw_only=True):
     """Where a stored file shows inside its container.
 
     Attributes:

@@ -6,8 +6,9 @@ modes and sizes, by ``fs``. Nothing here waits or sends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NewType, TypeAlias
+
+import msgspec
 
 from ctrfs.api.models import Container, ContainerFile, FileId
 
@@ -71,8 +72,7 @@ class Directory:
         self.children: dict[bytes, Directory | File] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(msgspec.Struct, frozen=True):
     """An upload whose outcome is open.
 
     Attributes:

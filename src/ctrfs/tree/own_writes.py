@@ -7,8 +7,9 @@ although an answer still has them, until an answer that was asked for later sett
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from ctrfs.api.models import Container, ContainerFile
 
@@ -19,14 +20,12 @@ Row = TypeVar("Row", Container, ContainerFile)
 REMOVED_KEPT_S: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Added(Generic[Row]):
+class _Added(msgspec.Struct, Generic[Row], frozen=True):
     row: Row
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Removed(Generic[Row]):
+class _Removed(msgspec.Struct, Generic[Row], frozen=True):
     at_s: float
     deleted_s: float | None
     """When the service confirmed; None while it has not, and then the row stays hidden."""

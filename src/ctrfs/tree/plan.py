@@ -8,15 +8,15 @@ with one name the oldest keeps it. Every row that can be understood gets exactly
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ctrfs.api.models import Container, ContainerFile, ContainerId, FileId, RejectedRow
 from ctrfs.tree.names import ShownPath, entry_name_for_container, shown_path, with_id
 from ctrfs.tree.nodes import EntryPath
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedFile:
+class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file and the entry it shows as."""
 
     file: ContainerFile
@@ -24,16 +24,14 @@ class PlannedFile:
     digest: str | None
 
 
-@dataclass(slots=True)
-class FilePlan:
+class FilePlan(msgspec.Struct):
     """What a container shows."""
 
-    files: dict[FileId, PlannedFile] = field(default_factory=dict)
-    rejected: list[RejectedRow] = field(default_factory=list)
+    files: dict[FileId, PlannedFile] = msgspec.field(default_factory=dict)
+    rejected: list[RejectedRow] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reserved:
+class Reserved(msgspec.Struct, frozen=True, kw_only=True):
     """Paths that entries of this machine have, which no row may take."""
 
     files: Collection[EntryPath] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ctrfs.cli.meter import Meter
 from ctrfs.disk.progress import MountProgress

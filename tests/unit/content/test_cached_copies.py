@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from tests.unit.content.conftest import SMALL, Bench, store_over
 from tests.unit.content.fake_service import Transfer, digest_of, identity_of
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from tests.unit.content.conftest import SMALL, Bench
 from tests.unit.content.fake_service import Transfer, identity_of
 

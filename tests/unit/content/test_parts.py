@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from tests.unit.content.conftest import SMALL, Bench
 from tests.unit.content.fake_service import Transfer, identity_of
 
@@ -21,7 +22,7 @@ CONFIG = replace(SMALL, near_bytes=400, block_bytes_min=100)
 
 
 def ranged(**fields: object) -> Transfer:
-    return replace(
+    return dataclasses.replace(
         Transfer(content=CONTENT, honours_range=True, piece_bytes=50),
         **fields,  # type: ignore[arg-type]
     )

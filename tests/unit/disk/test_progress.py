@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.unit.disk.test_reading import UNSENT, VERSION
 
 from ctrfs.disk.database import StateDatabase

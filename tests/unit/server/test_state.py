@@ -7,10 +7,10 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctrfs.errors import ConfigError
 from ctrfs.server.records import ContainerRecord, FileRecord, NetworkPolicy
