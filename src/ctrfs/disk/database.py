@@ -113,7 +113,8 @@ def readable(rows: Iterable[sqlite3.Row], convert: Callable[[sqlite3.Row], RowT]
     for row in rows:
         try:
             understood.append(convert(row))
-        except (LocalDiskError, ValueError, TypeError, AttributeError) as error:
+        # IndexError: damage has given a column another name.
+        except (LocalDiskError, ValueError, TypeError, AttributeError, IndexError) as error:
             log.error(  # noqa: TRY400  # a damaged disk is no bug of ours
                 "a row of the state cannot be read, and stays as it is: %s", error
             )
