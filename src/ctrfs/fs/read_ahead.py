@@ -33,6 +33,9 @@ WALKS_MAX: Final = 8
 # How many files a walk may pass over: ``xargs -P 16`` opens them out of order, and ``grep -r
 # --include`` leaves some out; but what is fetched should be opened.
 PASSED_OVER_MAX: Final = 16
+# From this window on files are fetched again once half of them are left: a request that goes out
+# beside thirty others takes a sixth less of the processor than one alone.
+_WINDOW_IN_BATCHES_MIN: Final = 16
 # How far back the last opens in a folder are remembered, and in how many folders.
 _TRAIL_MAX: Final = 8
 _TRAILS_MAX: Final = 64
@@ -111,7 +114,7 @@ class ReadAhead:
         walk = next((walk for walk in self._walks if walk.position is file), None)
         if walk is None and not is_here and self._config.files_max > 0:
             walk = self._recognised(file)
-        if walk is not None:
+        if walk is not None and walk.is_worth_filling:
             self._fill(walk)
 
     # -- recognising -----------------------------------------------------------------------
@@ -253,6 +256,12 @@ class _Walk:
         self.went_on_s = trio.current_time()
         self._farthest = file
         self._coming: Iterator[File] = iter(())
+
+    @property
+    def is_worth_filling(self) -> bool:
+        """Whether so few files are ahead that it is time to fetch more."""
+        ahead = len(self.expected) - len(self.to_fetch)
+        return self.window < _WINDOW_IN_BATCHES_MIN or ahead <= self.window // 2
 
     def go_on(self, file: File, *, window_max: int) -> None:
         """Take note that an expected file was opened; this doubles the window in its own length."""
