@@ -206,6 +206,9 @@ def _unescaped(text: str, stand_ins: dict[str, str]) -> str:
 
 
 def _escaped_runs(text: str, stand_ins: dict[str, str]) -> str:
+    if text.isascii() and not any(raw in text for raw in stand_ins):
+        return text  # no quotes, no stand-ins, and nothing that needs one
+
     def replace(match: re.Match[str]) -> str:
         quotes, character = match[1], match[2]
         if character in stand_ins:
