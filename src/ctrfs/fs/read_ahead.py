@@ -186,7 +186,7 @@ class ReadAhead:
         self._walks.remove(walk)
         self._walks.append(walk)
         passed_over = list(walk.expected).index(file.inode)
-        walk.go_on(file, window_max=self._config.files_max)
+        walk.go_on(file, passed_over=passed_over, window_max=self._config.files_max)
         self._fetcher.let_go(file.inode)
         if passed_over > PASSED_OVER_MAX:
             self._end(walk)
@@ -254,18 +254,26 @@ class _Walk:
         self.expected: dict[InodeNumber, File] = {}
         self.to_fetch: deque[File] = deque()
         self.went_on_s = trio.current_time()
+        self._passed_over = 0
         self._farthest = file
         self._coming: Iterator[File] = iter(())
 
     @property
     def is_worth_filling(self) -> bool:
-        """Whether so few files are ahead that it is time to fetch more."""
-        ahead = len(self.expected) - len(self.to_fetch)
+        """Whether so few fetched files lie ahead that it is time for more."""
+        ahead = len(self.expected) - len(self.to_fetch) - self._passed_over
         return self.window < _WINDOW_IN_BATCHES_MIN or ahead <= self.window // 2
 
-    def go_on(self, file: File, *, window_max: int) -> None:
-        """Take note that an expected file was opened; this doubles the window in its own length."""
+    def go_on(self, file: File, *, passed_over: int, window_max: int) -> None:
+        """Take note that an expected file was opened; this doubles the window in its own length.
+
+        Args:
+            file: That file.
+            passed_over: How many nearer ones were not.
+            window_max: How far ahead of it to be at most.
+        """
         del self.expected[file.inode]
+        self._passed_over = passed_over
         self.position = file
         self.window = min(self.window + 1, window_max)
         self.went_on_s = trio.current_time()

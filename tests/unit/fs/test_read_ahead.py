@@ -142,6 +142,26 @@ async def test_files_are_fetched_again_in_one_go_once_half_of_them_are_left(
         assert set(steps) == {10}
 
 
+async def test_files_that_a_walk_leaves_out_do_not_count_as_being_ahead_of_it(
+    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    plant(service, "c", [f"{n:03}" for n in range(100)])
+    files = FileSystemConfig(read_ahead=ReadAheadConfig(files_max=16))
+    async with mounted(service, state, Settings(tree=ONE_MOMENT, files=files)) as mount:
+        world = World(service, mount)
+        await mount.names("c")
+        position = 0
+        while position < 30 or world.downloads < position + 16:  # the window has just been filled
+            await world.read(f"c/{position:03}")
+            await world.quiet()
+            position += 1
+
+        await world.read(*(f"c/{position + step:03}" for step in (10, 11, 12)))
+        await world.quiet()
+
+        assert world.downloads > position + 16
+
+
 async def test_what_is_still_in_the_queue_when_a_walk_stops_is_never_asked_for(
     world: World, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -156,7 +176,14 @@ async def test_what_is_still_in_the_queue_when_a_walk_stops_is_never_asked_for(
 async def test_files_read_in_no_order_are_fetched_one_by_one(
     world: World, autojump_clock: trio.testing.MockClock
 ) -> None:
-    chosen = [number(n) for n in (50, 3, 97, 12, 60, 33)]
+    inodes = {n: (await world.mount.stat(number(n))).inode for n in range(100)}
+    by_inode = sorted(inodes, key=inodes.__getitem__)
+    # Neither by name nor by the inode numbers, which chance gives, does one follow another.
+    order = [50]
+    for n in (3, 97, 12, 60, 33, 71, 24):
+        if by_inode.index(n) != by_inode.index(order[-1]) + 1:
+            order.append(n)
+    chosen = [number(n) for n in order]
     await world.read(*chosen)
     await world.quiet()
 
@@ -210,7 +237,10 @@ async def test_files_that_are_here_or_too_large_are_passed_over(
         world = World(service, mount)
         await mount.names("c")
         await mount.write_file("c/c", content_of("c/c"))
-        await world.read("c/d")
+        # Opened for writing, too, it is no step of a walk, such as one by inode numbers.
+        handle = await mount.open("c/d", WRITE)
+        assert await mount.fs.read(handle, 0, 1000) == content_of("c/d")
+        await mount.close(handle)
         service.reset_counters()
         await world.read("c/a", "c/b")
         await world.quiet()
