@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Final, Protocol, TypeAlias
 
@@ -28,8 +28,8 @@ StartSoon: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 INLINE_MAX: Final = 1 * MIB
 # Up to here each piece is hashed where it comes by: 8 ms at most, spread over a whole transfer.
 _FOLLOWED_BYTES_MIN: Final = 8 * MIB
-# What one hop takes at most: who waits for the thread, to end, does not wait longer than 30 ms.
-_STEP_BYTES_MAX: Final = 32 * MIB
+# What one hop takes at most, as nobody can end a thread: 8 ms, and 80 from a cold disk.
+_STEP_BYTES_MAX: Final = 8 * MIB
 _PIECE_BYTES: Final = 1 * MIB
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class ReadableBytes(Protocol):
 class RunningDigest:
     """The blake2b of the first bytes of a file.
 
-    Bytes once reported must not change as long as this is used. While a thread is under way the
-    hasher and the position are its own.
+    Bytes once reported must not change as long as this is used. Whoever hashes more than what comes
+    by is ``_is_busy`` with it: the hasher and the position are then his, or his thread's, alone.
 
     Attributes:
         source: Whose bytes.
@@ -63,14 +63,20 @@ class RunningDigest:
     Invariant: ``_hasher`` has seen ``_position`` bytes, at most ``end``.
     """
 
-    def __init__(self, source: ReadableBytes, *, start_soon: StartSoon) -> None:
-        """Begin at the first byte; ``start_soon`` is where a thread is waited for."""
+    def __init__(self, source: ReadableBytes, *, start_soon: StartSoon | None) -> None:
+        """Begin at the first byte.
+
+        Args:
+            source: Whose bytes.
+            start_soon: Starts a task that waits for a thread, or raises ShuttingDownError; None
+                has everything hashed where it comes by.
+        """
         self.source = source
         self.end = 0
         self._start_soon = start_soon
         self._hasher = new_hasher()
         self._position = 0
-        self._is_following = False
+        self._is_busy = False
         self._rest = trio.lowlevel.ParkingLot()
 
     def take(self, start: int, piece: bytes | memoryview) -> None:
@@ -78,7 +84,8 @@ class RunningDigest:
         end = start + len(piece)
         if not start <= self.end < end:
             return
-        if end <= _FOLLOWED_BYTES_MIN and not self._is_following and self._position == self.end:
+        is_near = end <= _FOLLOWED_BYTES_MIN or self._start_soon is None
+        if is_near and not self._is_busy and self._position == self.end:
             self._hasher.update(memoryview(piece)[self._position - start :])
             self._position = end
         self.reach(end)
@@ -87,7 +94,7 @@ class RunningDigest:
         """Say that all bytes up to ``end`` are in the file."""
         self.end = max(self.end, end)
         is_far = self.end > _FOLLOWED_BYTES_MIN and self.end - self._position > INLINE_MAX
-        if is_far and not self._is_following:
+        if is_far and not self._is_busy and self._start_soon is not None:
             pin = ExitStack()
             # From now on: when the task begins, the file may have come to its end.
             pin.enter_context(self.source.pinned())
@@ -96,7 +103,7 @@ class RunningDigest:
             except ShuttingDownError:
                 pin.close()  # whoever still wants to know looks at the rest himself
             else:
-                self._is_following = True
+                self._is_busy = True
 
     async def finish(self, length_bytes: int) -> str:
         """Return the digest of the first ``length_bytes``, of which none may have been passed.
@@ -106,10 +113,11 @@ class RunningDigest:
         Raises:
             LocalDiskError: The disk does not give them.
         """
-        while self._is_following:
+        while self._is_busy:
             await self._rest.park()
         assert self._position <= length_bytes, "the file has become shorter"
-        with self.source.pinned():
+        self._is_busy = True
+        with self._rested(), self.source.pinned():
             while (left := length_bytes - self._position) > INLINE_MAX:
                 await self._see_in_thread(self._position + min(left, _STEP_BYTES_MAX))
             self._see(length_bytes)
@@ -117,19 +125,27 @@ class RunningDigest:
 
     async def _follow(self, pin: ExitStack) -> None:
         try:
-            with pin:
+            with self._rested(), pin:
                 while (left := self.end - self._position) > INLINE_MAX:
                     await self._see_in_thread(self._position + min(left, _STEP_BYTES_MAX))
         except LocalDiskError as error:
             # Who wants the digest goes on from there, and is told if that fails, too.
             log.info("bytes cannot be read back behind a transfer: %s", error)
+
+    @contextmanager
+    def _rested(self) -> Iterator[None]:
+        """Let others have the hasher once the block has ended."""
+        try:
+            yield
         finally:
-            self._is_following = False
+            self._is_busy = False
             self._rest.unpark_all()
 
     async def _see_in_thread(self, end: int) -> None:
         # Not abandoned when cancelled: nobody else may have the hasher meanwhile.
         await trio.to_thread.run_sync(self._see, end)
+        # It then returns all the same, and what follows must not be done any more.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def _see(self, end: int) -> None:
         while self._position < end:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,77 @@ async def test_bytes_that_the_disk_has_lost_fail_for_who_asks_and_for_nobody_els
             await running.finish(12 * MIB)
 
     file.pwrite(2 * MIB, LONG[2 * MIB :])
+    assert await running.finish(len(LONG)) == digest_of(LONG)
+
+
+class SlowBytes:
+    """Bytes that are read once the gate is open; counts who reads at the same time."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.gate = threading.Event()
+        self.is_in = threading.Event()
+        self._readers = 0
+        self.most_readers = 0
+
+    def pread(self, offset: int, size: int) -> bytes:
+        self._readers += 1
+        self.most_readers = max(self.most_readers, self._readers)
+        self.is_in.set()
+        assert self.gate.wait(10)
+        self._readers -= 1
+        return self._content[offset : offset + size]
+
+    def pinned(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+async def test_bytes_that_come_while_somebody_waits_are_left_to_him(tasks: Tasks) -> None:
+    source = SlowBytes(LONG)
+    running = RunningDigest(source, start_soon=tasks.start_soon)
+    digests: list[str] = []
+
+    async def wait() -> None:
+        digests.append(await running.finish(len(LONG)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.to_thread.run_sync(source.is_in.wait, 10)
+        for position in range(0, len(LONG), MIB):
+            running.take(position, LONG[position : position + MIB])
+        await trio.testing.wait_all_tasks_blocked()
+        source.gate.set()
+
+    assert digests == [digest_of(LONG)]
+    assert source.most_readers == 1
+
+
+async def test_who_is_cancelled_while_a_thread_hashes_does_not_go_on(tasks: Tasks) -> None:
+    source = SlowBytes(LONG)
+    running = RunningDigest(source, start_soon=tasks.start_soon)
+    went_on: list[str] = []
+
+    async def wait() -> None:
+        went_on.append(await running.finish(2 * MIB))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.to_thread.run_sync(source.is_in.wait, 10)
+        nursery.cancel_scope.cancel()
+        source.gate.set()
+
+    assert went_on == []
+    assert await running.finish(len(LONG)) == digest_of(LONG)
+
+
+async def test_where_no_task_can_be_started_all_is_hashed_where_it_comes_by(
+    file: SpoolFile,
+) -> None:
+    running = RunningDigest(file, start_soon=None)
+
+    bring(running, file, LONG)
+    file.truncate(0)  # nobody reads it back
+
     assert await running.finish(len(LONG)) == digest_of(LONG)
 
 

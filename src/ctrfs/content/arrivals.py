@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import trio
+
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.whole_file import damage_in
 from ctrfs.disk.content_cache import CachedCopy
@@ -57,6 +59,8 @@ class Arrivals:
         self._chunk_bytes = chunk_bytes
         self._start_soon = start_soon
         self._running = RunningDigest(spool_file, start_soon=start_soon)
+        # Bytes of a copy may turn out to be damaged: hashed is only what a transfer has brought, or
+        # has compared, until all of them were compared with their sums.
         self._has_old_bytes = copy is not None
         self._sums = None if copy is None else copy.sums
         self._is_doubtful = False
@@ -139,7 +143,7 @@ class Arrivals:
         self._written.add(start, end)
         self.arrived.add(start, end)
         self._running.take(start, view)
-        if not self._has_old_bytes:  # those may turn out to be damaged
+        if not self._has_old_bytes:
             self._running.reach(self.first_missing)
         self._show(start, end)
 
@@ -243,7 +247,10 @@ class Arrivals:
         expected = {} if sums is None else sums.unverified(0, length)
         if sums is None or not expected:
             return None
-        damaged = sums.settle(expected, await damage_in(self._spool_file, expected))
+        found = await damage_in(self._spool_file, expected)
+        # A thread that was cancelled returns all the same; the file may be somebody else's by now.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        damaged = sums.settle(expected, found)
         self._forget(damaged)
         return (damaged[0][0], min(damaged[0][1], length)) if damaged else None
 

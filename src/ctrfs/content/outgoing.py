@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
+import trio
+from msgspec.structs import replace
 
+from ctrfs.api.models import ContainerFile
 from ctrfs.api.protocol import UploadBody
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.errors import CtrfsError
@@ -37,3 +40,41 @@ class Settlement:
     def settle(self, identity: ContentIdentity) -> None:
         """Note what the service calls the bytes now."""
         self.identity = identity
+
+
+async def ended_after(
+    first: Callable[[], Awaitable[None]],
+    upload: Callable[[Outgoing], Awaitable[ContainerFile]],
+    outgoing: Outgoing,
+) -> ContainerFile:
+    """Do ``first``, and meanwhile send ``outgoing`` but for its end; then that.
+
+    This machine's disk and the service so take the bytes at the same time.
+
+    Raises:
+        CtrfsError: What the upload raises; as it is, not in a group.
+    """
+    is_done = trio.Event()
+
+    async def do_first() -> None:
+        try:
+            await first()
+        finally:
+            is_done.set()
+
+    body = replace(outgoing.body, before_end=is_done.wait)
+    stored: ContainerFile | CtrfsError
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(do_first)
+            try:
+                stored = await upload(replace(outgoing, body=body))
+            except CtrfsError as error:
+                stored = error
+    except BaseExceptionGroup as group:
+        if group.split(trio.Cancelled)[1] is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        raise
+    if isinstance(stored, CtrfsError):
+        raise stored
+    return stored

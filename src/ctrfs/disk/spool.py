@@ -199,7 +199,7 @@ class SpoolFile:
         self._path = path
         self._fd: int | None = fd
         self._pins = 0
-        self._is_over = False
+        self._is_over = self._is_at_rest = False
         self.name = path.name
         self.size_bytes = size_bytes
         directory._adopt(self)  # noqa: SLF001  # directory and file are one unit
@@ -310,11 +310,12 @@ class SpoolFile:
             yield
         finally:
             self._pins -= 1
-            if self._is_over:
+            if self._is_over or self._is_at_rest:
                 self._close_descriptor()
 
     def rest(self) -> None:
-        """Give the descriptor back until the next use; nothing else changes."""
+        """Give the descriptor back until the next use, once it is not pinned."""
+        self._is_at_rest = True
         self._close_descriptor()
 
     def close(self) -> None:
@@ -359,6 +360,7 @@ class SpoolFile:
         if self._fd is None:
             assert not self._is_over, "a spool file is used after its end"
             self._fd = _opened(self._path)
+            self._is_at_rest = False
         return self._fd
 
     def _close_descriptor(self) -> None:

@@ -8,18 +8,18 @@ the old bytes or the new ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
-from msgspec.structs import replace
 
 from ctrfs.api.models import ContainerFile, FileId
 from ctrfs.config import WriteMode
 from ctrfs.content.file_state import FileState
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import OpenFile
-from ctrfs.content.outgoing import Outgoing
+from ctrfs.content.outgoing import Outgoing, ended_after
 from ctrfs.content.upload import lookalikes
 from ctrfs.disk.local_entries import LocalFileRow
 from ctrfs.errors import (
@@ -245,10 +245,17 @@ class Saver:
                     self._recorder.settle(file)
                     return
                 await self.doubts.settle(file, digest=outgoing.digest)
-                if outgoing.size_bytes <= _RECORDED_FIRST_MAX:
-                    await self._intend(file, open_file, outgoing)
+                intend = partial(self._intend, file, open_file, outgoing)
+                is_large = outgoing.size_bytes > _RECORDED_FIRST_MAX
+                if not is_large:
+                    await intend()
                 digest = outgoing.digest
-                stored = await self._store(file, open_file, outgoing)
+                stored = await self.upload_to(
+                    lambda: (file.owner, path_in_container(file)),
+                    outgoing,
+                    file=file,
+                    beside=intend if is_large else None,
+                )
                 reached("save.stored")
                 outgoing.settle(identity_of(stored, outgoing))
                 replaced = self.bind(file, stored, outgoing)
@@ -272,43 +279,10 @@ class Saver:
 
     async def _intend(self, file: File, open_file: OpenFile, outgoing: Outgoing) -> None:
         """Record what is about to be sent, if the journal does not have exactly that already."""
-        if not self._recorder.is_intended(file, digest=outgoing.digest):
-            await self._recorder.intend(file, open_file, digest=outgoing.digest)
+        with self._parts.spared():
+            if not self._recorder.is_intended(file, digest=outgoing.digest):
+                await self._recorder.intend(file, open_file, digest=outgoing.digest)
         reached("save.intended")
-
-    async def _store(self, file: File, open_file: OpenFile, outgoing: Outgoing) -> ContainerFile:
-        """Store the bytes where the file is; of many, the last only once they are recorded.
-
-        This machine's disk and the service then take them at the same time.
-
-        Raises:
-            RemoteError: As ``upload``.
-        """
-
-        def place() -> tuple[ContainerDirectory, EntryPath]:
-            return file.owner, path_in_container(file)
-
-        if outgoing.size_bytes <= _RECORDED_FIRST_MAX:
-            return await self.upload_to(place, outgoing, file=file)
-        recorded = trio.Event()
-
-        async def record() -> None:
-            try:
-                await self._intend(file, open_file, outgoing)
-            finally:
-                recorded.set()
-
-        body = replace(outgoing.body, before_end=recorded.wait)
-        stored: ContainerFile | CtrfsError
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(record)
-            try:
-                stored = await self.upload_to(place, replace(outgoing, body=body), file=file)
-            except CtrfsError as error:
-                stored = error  # raised outside, where it is not one of a group
-        if isinstance(stored, CtrfsError):
-            raise stored
-        return stored
 
     async def upload_to(
         self,
@@ -316,15 +290,26 @@ class Saver:
         outgoing: Outgoing,
         *,
         file: File | None = None,
+        beside: Callable[[], Awaitable[None]] | None = None,
     ) -> ContainerFile:
         """Store ``outgoing`` where ``place`` says, again if that has changed meanwhile.
 
-        A folder above may be renamed during the upload. Raises as ``upload``.
+        A folder above may be renamed during the upload. Nothing can happen between the last look
+        and the caller's next wait. Raises as ``upload``.
+
+        Args:
+            place: Says in which container, and where there.
+            outgoing: The bytes.
+            file: Whose they are, if an earlier upload of them may have arrived.
+            beside: Done during the upload; the service is given the end only after it.
         """
         while True:
             owner, path = place()
             known = set(owner.files)
-            stored = await self.upload(owner, path, outgoing, file=file)
+            upload = partial(self.upload, owner, path, file=file)
+            stored = await (
+                upload(outgoing) if beside is None else ended_after(beside, upload, outgoing)
+            )
             if place() == (owner, path):
                 return stored
             if stored.id not in known:

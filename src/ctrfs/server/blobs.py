@@ -19,7 +19,8 @@ from typing import Final, Self
 import msgspec
 import trio
 
-from ctrfs.running_digest import RunningDigest, StartSoon, new_hasher
+from ctrfs.errors import LocalDiskError
+from ctrfs.running_digest import RunningDigest, StartSoon
 
 TEMPORARY_SUFFIX: Final = ".part"
 
@@ -93,10 +94,7 @@ class BlobWriter:
         self._name = new_name()
         self._temporary = store.path(self._name + TEMPORARY_SUFFIX)
         self._fd = os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        self._hasher = new_hasher()
-        self._running: RunningDigest | None = None
-        if store.start_soon is not None:
-            self._running = RunningDigest(_Written(self._fd), start_soon=store.start_soon)
+        self._digest = RunningDigest(_Written(self._fd), start_soon=store.start_soon)
         self.size_bytes = 0
 
     def __enter__(self) -> Self:
@@ -120,19 +118,12 @@ class BlobWriter:
         view = memoryview(piece)
         while view:
             view = view[os.write(self._fd, view) :]
-        if self._running is None:
-            self._hasher.update(piece)
-        else:
-            self._running.take(self.size_bytes, piece)
+        self._digest.take(self.size_bytes, piece)
         self.size_bytes += len(piece)
 
     async def commit(self) -> Blob:
         """Make the blob whole and return it; it exists from here on."""
-        digest = (
-            self._hasher.hexdigest()
-            if self._running is None
-            else await self._running.finish(self.size_bytes)
-        )
+        digest = await self._digest.finish(self.size_bytes)
         if self._store.is_durable:
             await trio.to_thread.run_sync(self._finish)
         else:
@@ -155,7 +146,10 @@ class _Written:
         self._own_fd = -1
 
     def pread(self, offset: int, size: int) -> bytes:
-        return os.pread(self._own_fd, size, offset)
+        try:
+            return os.pread(self._own_fd, size, offset)
+        except OSError as error:
+            raise LocalDiskError(f"cannot read an upload back: {error.strerror}") from error
 
     @contextmanager
     def pinned(self) -> Iterator[None]:

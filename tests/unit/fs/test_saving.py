@@ -7,14 +7,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import trio
 import trio.testing
 from tests.support.in_process import READ, TRUNCATE, WRITE, InProcessMount, Settings, mounted
 from tests.support.service import InProcessService
 
 from ctrfs import failpoints
+from ctrfs.api.models import ContainerFile, ContainerId
+from ctrfs.api.protocol import ContainersApi, UploadBody
 from ctrfs.config import ContentConfig, TreeConfig
 from ctrfs.disk.journal import UnsentRow
 from ctrfs.errors import (
+    LocalDiskError,
     LocalDiskFullError,
     NameTooLongError,
     RemoteInvalidError,
@@ -100,6 +104,79 @@ async def test_a_large_file_is_sent_where_the_local_disk_takes_no_record(
     await mount.write_file("work/a.txt", bytes(3 * MIB))
 
     assert stored(service, work) == [bytes(3 * MIB)]
+
+
+@pytest.mark.parametrize("size", [5, 3 * MIB], ids=["small", "large"])
+async def test_an_upload_that_was_cancelled_and_has_arrived_leaves_no_second_file(
+    mount: InProcessMount, service: InProcessService, work: str, size: int
+) -> None:
+    """Promise 14."""
+    await mount.names("work")
+    service.add_fault("create_file", "delay", seconds=0.5, count=1, when="after")
+    handle = await mount.create("work/a.txt")
+    await mount.fs.write(handle, 0, b"o" * size)
+    with trio.move_on_after(0.3) as scope:
+        await mount.fs.flush(handle)
+    assert scope.cancelled_caught
+
+    await mount.fs.write(handle, 0, b"n")
+    await mount.close(handle)
+
+    assert stored(service, work) == [b"n" + b"o" * (size - 1)]
+
+
+@pytest.mark.parametrize("size", [5, 3 * MIB], ids=["small", "large"])
+async def test_a_file_goes_with_its_folder_that_is_renamed_as_its_upload_ends(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    """Promise 18."""
+    await mount.mkdir("work/d")
+    create_file = type(mount.parts.api).create_file
+
+    async def rename_as_it_ends(
+        api: ContainersApi, container_id: ContainerId, *, name: str, body: UploadBody
+    ) -> ContainerFile:
+        answer = await create_file(api, container_id, name=name, body=body)
+        nursery.start_soon(mount.rename, "work/d", "work/e")
+        return answer
+
+    monkeypatch.setattr(type(mount.parts.api), "create_file", rename_as_it_ends)
+    await mount.write_file("work/d/a.txt", bytes(size))
+    monkeypatch.undo()
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    await mount.refresh("work")
+
+    assert await mount.walk("work") == {"work/e": None, "work/e/a.txt": bytes(size)}
+
+
+@pytest.mark.parametrize("size", [5, 3 * MIB], ids=["small", "large"])
+async def test_a_record_that_cannot_be_read_keeps_no_other_file_from_being_sent(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    """Promise 15."""
+    service.add_fault("create_file", "status", status=400)
+    for name in "ab":
+        with pytest.raises(RemoteInvalidError):
+            await mount.write_file(f"work/{name}.txt", name.encode() * size)
+    service.clear_faults()
+
+    def refuse(_key: str) -> None:
+        raise LocalDiskError("input/output error")
+
+    monkeypatch.setattr(mount.parts.journal, "row", refuse)
+    await mount.fs.drain()
+    monkeypatch.undo()
+
+    assert sorted(stored(service, work)) == [b"a" * size, b"b" * size]
 
 
 async def test_an_overwrite_is_an_upload_and_a_delete_and_keeps_the_inode(
