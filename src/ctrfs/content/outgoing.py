@@ -49,7 +49,8 @@ async def ended_after(
 ) -> ContainerFile:
     """Do ``first``, and meanwhile send ``outgoing`` but for its end; then that.
 
-    This machine's disk and the service so take the bytes at the same time.
+    This machine's disk and the service so take the bytes at the same time. Cancelling it cancels
+    both, and leaves open whether the service has the file.
 
     Raises:
         CtrfsError: What the upload raises; as it is, not in a group.
@@ -72,6 +73,7 @@ async def ended_after(
             except CtrfsError as error:
                 stored = error
     except BaseExceptionGroup as group:
+        # Whoever was cancelled is to get that, and no group of it.
         if group.split(trio.Cancelled)[1] is None:
             await trio.lowlevel.checkpoint_if_cancelled()
         raise
