@@ -136,6 +136,21 @@ def test_what_a_crash_left_is_counted_and_swept(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_file_that_was_pinned_when_it_came_to_rest_holds_no_descriptor_after(
+    spool: SpoolDirectory,
+) -> None:
+    file = spool.create()
+    file.pwrite(0, b"bytes")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    with file.pinned():
+        file.rest()
+        assert file.pread(0, 5) == b"bytes"
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
+    assert file.pread(0, 5) == b"bytes"
+
+
 def test_a_file_at_rest_holds_no_descriptor_and_wakes_when_used(spool: SpoolDirectory) -> None:
     file = spool.create()
     file.pwrite(0, b"bytes")
