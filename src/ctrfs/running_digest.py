@@ -20,7 +20,7 @@ from ctrfs.errors import LocalDiskError, ShuttingDownError
 from ctrfs.units import MIB
 
 # Source: the service's own choice for the prefix of uploaded names; docs/api-notes.md.
-DIGEST_BYTES: Final = 16
+_DIGEST_BYTES: Final = 16
 
 StartSoon: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def new_hasher() -> hashlib.blake2b:
     """Return the beginning of a digest; its ``hexdigest`` is what the service names files by."""
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+    return hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
 
 class ReadableBytes(Protocol):

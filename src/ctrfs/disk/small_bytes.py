@@ -8,7 +8,6 @@ then on they are as any others.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Final
@@ -17,11 +16,11 @@ from ctrfs.disk.database import StateDatabase
 from ctrfs.disk.failures import error_from_os_error
 from ctrfs.disk.spool import is_spool_name
 from ctrfs.disk.syncing import sync_directory
+from ctrfs.running_digest import new_hasher
 
 # 4 KiB cost the database 40 µs more than none, 16 KiB 80; a spool file of its own costs 400.
 SMALL_BYTES_MAX: Final = 16 * 1024
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIGEST_BYTES: Final = 16
 
 
 def bring_back_small_bytes(database: StateDatabase, spool: Path) -> None:
@@ -67,4 +66,6 @@ def _bring_back(path: Path, content: bytes) -> None:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
+    hasher = new_hasher()
+    hasher.update(content)
+    return hasher.hexdigest()
