@@ -55,12 +55,14 @@ MADE_INSIDE: Final = "assistant"
 log = logging.getLogger(__name__)
 
 
-class _Upload(msgspec.Struct, frozen=True):
+class UploadKey(msgspec.Struct, frozen=True):
     """What makes two uploads the same."""
 
     container_id: ContainerId
     stored_name: str
+    """The name that is asked for, slashes included."""
     digest: str
+    """blake2b of the bytes, 32 hex digits."""
 
 
 class Uploader:
@@ -83,7 +85,7 @@ class Uploader:
         self._api = api
         self._config = config or ContentConfig()
         self.progress = progress or UploadProgress(SystemClock())
-        self._doubts: dict[_Upload, IsKnown] = {}
+        self._doubts: dict[UploadKey, IsKnown] = {}
 
     async def send(
         self,
@@ -115,7 +117,7 @@ class Uploader:
             RemoteProtocolError: The service says that it stored another number of bytes.
             RemoteError: The service refused, or what ``look_first_s`` asks for failed.
         """
-        upload = _Upload(container_id, stored_name, outgoing.digest)
+        upload = UploadKey(container_id, stored_name, outgoing.digest)
         timeout_s = min(self._config.transfer_timeout_s, deadlines.remaining_s())
         with (
             trio.move_on_after(timeout_s),
@@ -128,32 +130,31 @@ class Uploader:
         raise RemoteUncertainError(f"the upload did not get through within {timeout_s:g} s")
 
     async def find(
-        self,
-        container_id: ContainerId,
-        *,
-        stored_name: str,
-        digest: str,
-        is_known: IsKnown,
-        for_s: float = 0.0,
+        self, upload: UploadKey, *, is_known: IsKnown, for_s: float = 0.0
     ) -> ContainerFile | None:
         """Return what an upload has made whose outcome is open; None if it is not there.
 
+        The outcome is not open any more then: the next ``send`` does not look for it again.
+
         Args:
-            container_id: Where it was to be.
-            stored_name: The name that was asked for.
-            digest: blake2b of the bytes.
+            upload: Which upload.
             is_known: As for ``send``.
             for_s: How long to go on looking: listings may lag behind uploads.
 
         Raises:
             RemoteError: The listing could not be had.
         """
-        upload = _Upload(container_id, stored_name, digest)
-        return await self._look(upload, None, self._doubts.get(upload, is_known), for_s=for_s)
+        found = await self._look(upload, None, self._doubts.get(upload, is_known), for_s=for_s)
+        self._doubts.pop(upload, None)
+        return found
+
+    def is_open(self, upload: UploadKey) -> bool:
+        """Tell whether an upload may be on the service though nobody has been told so."""
+        return upload in self._doubts
 
     async def _send(
         self,
-        upload: _Upload,
+        upload: UploadKey,
         outgoing: Outgoing,
         is_known: IsKnown,
         *,
@@ -187,7 +188,7 @@ class Uploader:
         return found
 
     async def _send_once(
-        self, upload: _Upload, outgoing: Outgoing, is_known: IsKnown
+        self, upload: UploadKey, outgoing: Outgoing, is_known: IsKnown
     ) -> ContainerFile:
         """Send, with the upload in ``_doubts`` for as long as its outcome is open."""
         was_in_doubt = upload in self._doubts
@@ -205,13 +206,13 @@ class Uploader:
         self._doubts.pop(upload, None)
         return _checked(stored, outgoing)
 
-    def _doubt(self, upload: _Upload, is_known: IsKnown) -> None:
+    def _doubt(self, upload: UploadKey, is_known: IsKnown) -> None:
         self._doubts.setdefault(upload, is_known)
         while len(self._doubts) > DOUBTS_MAX:
             del self._doubts[next(iter(self._doubts))]
 
     async def _look(
-        self, upload: _Upload, size_bytes: int | None, is_known: IsKnown, *, for_s: float
+        self, upload: UploadKey, size_bytes: int | None, is_known: IsKnown, *, for_s: float
     ) -> ContainerFile | None:
         """Return the file that an upload has made; None if it is not listed ``for_s`` later.
 
@@ -237,7 +238,7 @@ class Uploader:
         raise failure
 
     async def _listed(
-        self, upload: _Upload, size_bytes: int | None, is_known: IsKnown
+        self, upload: UploadKey, size_bytes: int | None, is_known: IsKnown
     ) -> ContainerFile | None:
         listing = await self._api.list_files(upload.container_id)
         with_digest = paths_with_digest(upload.stored_name, upload.digest)

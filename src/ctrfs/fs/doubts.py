@@ -9,7 +9,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ctrfs.api.models import FileId
-from ctrfs.content.upload import LISTING_LAG_S
+from ctrfs.clock import Clock
+from ctrfs.content.upload import LISTING_LAG_S, UploadKey
 from ctrfs.errors import NoSuchEntryError, StaleHandleError
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.parts import Parts
@@ -46,11 +47,9 @@ class Doubts:
             return
         owner = file.owner
         found = await self._parts.uploader.find(
-            owner.container.id,
-            stored_name=self._parts.naming.stored_name(doubt.path),
-            digest=doubt.digest,
+            UploadKey(owner.container.id, self._parts.naming.stored_name(doubt.path), doubt.digest),
             is_known=lambda file_id: self.is_of_another(file, file_id),
-            for_s=self.lag_s(doubt),
+            for_s=looking_s(self._parts.clock, doubt.since_s),
         )
         file.doubt = None
         if found is not None:
@@ -82,7 +81,13 @@ class Doubts:
             now_s = self._parts.clock.wall_ns() // NS_PER_S
             file.doubt = Doubt(path_in_container(file), digest, now_s)
 
-    def lag_s(self, doubt: Doubt) -> float:
-        """Return how long a listing may still lack what the upload in doubt has made."""
-        age_s = self._parts.clock.wall_ns() // NS_PER_S - doubt.since_s
-        return LISTING_LAG_S if 0 <= age_s < LISTING_LAG_S else 0.0
+
+def looking_s(clock: Clock, since_s: int) -> float:
+    """Return how long a listing may still lack what an upload of that time has made.
+
+    Args:
+        clock: The present.
+        since_s: When the upload ended at the latest, in seconds since 1970.
+    """
+    age_s = clock.wall_ns() // NS_PER_S - since_s
+    return LISTING_LAG_S if 0 <= age_s < LISTING_LAG_S else 0.0

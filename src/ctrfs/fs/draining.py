@@ -13,6 +13,7 @@ from ctrfs.fs.parts import Parts
 from ctrfs.fs.postponing import PostponedDeletes
 from ctrfs.fs.recording import Recorder
 from ctrfs.fs.saving import Saver
+from ctrfs.fs.strays import Strays
 from ctrfs.tree.nodes import File, InodeNumber
 
 # More than there are connections; each has the descriptor of a local file.
@@ -32,12 +33,14 @@ class Drainer:
         recorder: Recorder,
         deleter: Deleter,
         postponed: PostponedDeletes,
+        strays: Strays,
     ) -> None:
         self._parts = parts
         self._postponed = postponed
         self._recorder = recorder
         self._deleter = deleter
         self._saver = saver
+        self._strays = strays
 
     def unsent_count(self) -> int:
         """Return how many files have bytes that the service lacks."""
@@ -54,6 +57,7 @@ class Drainer:
             for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
                 nursery.start_soon(self._drain_one, inode, limiter)
         self._recorder.take_away_owed()
+        await self._strays.clear()
         await self._postponed.flush()
         await self._deleter.retry()
         return self.unsent_count()

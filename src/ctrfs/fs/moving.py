@@ -273,7 +273,9 @@ class Mover:
             async with open_file.sending() as outgoing:
                 await self._saver.doubts.settle(file)
                 async with self._intended(file, open_file, outgoing, place(), target):
-                    stored = await self._saver.upload_to(place, outgoing, file=file)
+                    stored = await self._saver.storer.upload_to(
+                        place, outgoing, file=file, is_copy=True
+                    )
                 reached("rename.stored")
                 outgoing.settle(identity_of(stored, outgoing))
                 open_file.is_resident = False

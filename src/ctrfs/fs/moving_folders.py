@@ -58,7 +58,13 @@ class FolderMover:
     """Rename of folders; the caller holds the locks of both directories."""
 
     def __init__(
-        self, parts: Parts, *, saver: Saver, holder: Holder, recorder: Recorder, deleter: Deleter
+        self,
+        parts: Parts,
+        *,
+        saver: Saver,
+        holder: Holder,
+        recorder: Recorder,
+        deleter: Deleter,
     ) -> None:
         self._recorder = recorder
         self._deleter = deleter
@@ -240,7 +246,9 @@ class FolderMover:
                 async with self._holder.held(file) as open_file:
                     await self._holder.complete(file, open_file)
                     async with open_file.sending() as outgoing:
-                        new = await self._saver.upload(folder.owner, (*new_path, *inner), outgoing)
+                        new = await self._saver.storer.upload(
+                            folder.owner, (*new_path, *inner), outgoing, is_copy=True
+                        )
                         outgoing.settle(identity_of(new, outgoing))
                         self._parts.namespace.hide(folder.owner, new)
                         reached("folder.copied")

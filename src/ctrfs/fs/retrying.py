@@ -33,6 +33,7 @@ from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder
 from ctrfs.fs.restoring import Finisher
 from ctrfs.fs.saving import Saver
+from ctrfs.fs.strays import Strays
 from ctrfs.tree.nodes import File, InodeNumber
 
 log = logging.getLogger(__name__)
@@ -96,12 +97,14 @@ class BackgroundRetries:
         recorder: Recorder,
         deleter: Deleter,
         finisher: Finisher,
+        strays: Strays,
     ) -> None:
         self._parts = parts
         self._saver = saver
         self._recorder = recorder
         self._deleter = deleter
         self._finisher = finisher
+        self._strays = strays
         self._files: dict[InodeNumber, _Pace] = {}
         self._queue: list[tuple[float, InodeNumber]] = []
         self._others: _Pace | None = None
@@ -161,7 +164,9 @@ class BackgroundRetries:
     @property
     def _has_others(self) -> bool:
         recorder = self._recorder
-        return bool(recorder.overdue or recorder.is_owing or self._finisher.is_needed)
+        return bool(
+            recorder.overdue or recorder.is_owing or self._finisher.is_needed or self._strays.is_any
+        )
 
     def _next_s(self) -> float:
         others_s = math.inf if self._others is None or self._others.is_busy else self._others.due_s
@@ -212,6 +217,7 @@ class BackgroundRetries:
             self._recorder.take_away_owed()
             await self._deleter.retry()
             await self._finisher.finish()
+            await self._strays.clear()
         except Exception:
             log.exception("what earlier requests have left is not finished: unexpected failure")
         pace.is_busy = False

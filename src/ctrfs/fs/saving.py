@@ -8,36 +8,31 @@ the old bytes or the new ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
-from ctrfs.api.models import ContainerFile, FileId
+from ctrfs.api.models import ContainerFile
 from ctrfs.config import WriteMode
 from ctrfs.content.file_state import FileState
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.open_file import OpenFile
-from ctrfs.content.outgoing import Outgoing, ended_after
-from ctrfs.content.upload import lookalikes
+from ctrfs.content.outgoing import Outgoing
 from ctrfs.disk.local_entries import LocalFileRow
 from ctrfs.errors import (
-    ContainerExpiredError,
     CtrfsError,
     LocalDiskError,
-    RemoteNotFoundError,
     RemoteUncertainError,
     ShuttingDownError,
-    StaleHandleError,
 )
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts
-from ctrfs.fs.failure_log import text_of
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, remote_of, replaced_by
-from ctrfs.tree.naming import Landing
+from ctrfs.fs.storing import Storer
 from ctrfs.tree.nodes import (
     ContainerDirectory,
     EntryPath,
@@ -61,15 +56,23 @@ class Saver:
 
     Attributes:
         doubts: Settles what is open about earlier attempts.
+        storer: Makes the new files.
     """
 
     def __init__(
-        self, parts: Parts, *, recorder: Recorder, deleter: Deleter, doubts: Doubts
+        self,
+        parts: Parts,
+        *,
+        recorder: Recorder,
+        deleter: Deleter,
+        doubts: Doubts,
+        storer: Storer,
     ) -> None:
         self._parts = parts
         self._recorder = recorder
         self._deleter = deleter
         self.doubts = doubts
+        self.storer = storer
 
     async def acknowledge(self, file: File) -> None:
         """Return once a close of ``file`` may succeed: with write=through what ``save`` does.
@@ -196,42 +199,6 @@ class Saver:
             ended = ShuttingDownError("the mount ended before the file was sent")
             await self._recorder.failed(file, open_file, open_file.last_error or ended)
 
-    async def upload(
-        self,
-        owner: ContainerDirectory,
-        path: EntryPath,
-        outgoing: Outgoing,
-        *,
-        file: File | None = None,
-    ) -> ContainerFile:
-        """Store ``outgoing`` as a new file that shows at ``path``; return what was stored.
-
-        Args:
-            owner: In which container.
-            path: Where in it.
-            outgoing: The bytes.
-            file: Whose they are, if an earlier upload of them may have arrived.
-
-        Raises:
-            RemoteError: The service did not take it.
-            StaleHandleError: The container is gone.
-        """
-        naming = self._parts.naming
-        name = naming.stored_name(path)
-        known = set(owner.files)
-        stored = await self._upload_as(owner, name, outgoing, file)
-        landing = naming.learn(path, name=name, digest=outgoing.digest, answer=stored)
-        if landing is Landing.IN_PLACE:
-            return stored
-        placed: ContainerFile | None = None
-        try:
-            placed = await self._upload_as(owner, naming.stored_name(path), outgoing, file)
-        finally:
-            # An id that was known before is a file of the user's that has the same bytes.
-            if stored.id not in known and (placed is None or placed.id != stored.id):
-                await self._deleter.take_away(stored)
-        return placed
-
     async def _send(self, file: File, open_file: OpenFile) -> None:
         digest = ""
         try:
@@ -250,7 +217,7 @@ class Saver:
                 if not is_large:
                     await intend()
                 digest = outgoing.digest
-                stored = await self.upload_to(
+                stored = await self.storer.upload_to(
                     lambda: (file.owner, path_in_container(file)),
                     outgoing,
                     file=file,
@@ -283,37 +250,6 @@ class Saver:
             if not self._recorder.is_intended(file, digest=outgoing.digest):
                 await self._recorder.intend(file, open_file, digest=outgoing.digest)
         reached("save.intended")
-
-    async def upload_to(
-        self,
-        place: Callable[[], tuple[ContainerDirectory, EntryPath]],
-        outgoing: Outgoing,
-        *,
-        file: File | None = None,
-        beside: Callable[[], Awaitable[None]] | None = None,
-    ) -> ContainerFile:
-        """Store ``outgoing`` where ``place`` says, again if that has changed meanwhile.
-
-        A folder above may be renamed during the upload. Nothing can happen between the last look
-        and the caller's next wait. Raises as ``upload``.
-
-        Args:
-            place: Says in which container, and where there.
-            outgoing: The bytes.
-            file: Whose they are, if an earlier upload of them may have arrived.
-            beside: Done during the upload; the service is given the end only after it.
-        """
-        while True:
-            owner, path = place()
-            known = set(owner.files)
-            upload = partial(self.upload, owner, path, file=file)
-            stored = await (
-                upload(outgoing) if beside is None else ended_after(beside, upload, outgoing)
-            )
-            if place() == (owner, path):
-                return stored
-            if stored.id not in known:
-                await self._deleter.take_away(stored)
 
     def stored(self, file: File, stored: ContainerFile, *, digest: str) -> None:
         """Let ``file`` be what was stored; an id that was to be deleted is alive again."""
@@ -354,41 +290,6 @@ class Saver:
         with self._parts.spared():
             self._parts.keep_facts(file)
         return replaced
-
-    async def _upload_as(
-        self, owner: ContainerDirectory, name: str, outgoing: Outgoing, file: File | None
-    ) -> ContainerFile:
-        container_id = owner.container.id
-        doubt = None if file is None else file.doubt
-        # As of now: a listing that comes during the upload may have what it stores, and that
-        # must be taken for ours. Of all ids only those count that could be mistaken for it.
-        paths = lookalikes(name, outgoing.digest)
-        shown = frozenset(
-            file_id
-            for file_id, other in owner.files.items()
-            if other.remote is not None and other.remote.path in paths
-        )
-
-        def is_known(file_id: FileId) -> bool:
-            if file is not None and doubt is not None:
-                # An earlier upload may have arrived, and a listing may have brought it already.
-                return self.doubts.is_of_another(file, file_id)
-            return file_id in shown or self._parts.namespace.is_hidden(owner, file_id)
-
-        async def send() -> ContainerFile:
-            return await self._parts.uploader.send(
-                container_id,
-                stored_name=name,
-                outgoing=outgoing,
-                is_known=is_known,
-                look_first_s=None if doubt is None else self.doubts.lag_s(doubt),
-            )
-
-        try:
-            async with self._parts.stored_paths.hold(*(f"{container_id} {path}" for path in paths)):
-                return await self._parts.namespace.when_ready(container_id, send)
-        except (RemoteNotFoundError, ContainerExpiredError) as error:
-            raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
 
 
 def identity_of(stored: ContainerFile, outgoing: Outgoing) -> ContentIdentity:

@@ -21,6 +21,8 @@ from ctrfs.fs.removing import Remover
 from ctrfs.fs.restoring import Finisher, Restorer
 from ctrfs.fs.retrying import BackgroundRetries
 from ctrfs.fs.saving import Saver
+from ctrfs.fs.storing import Storer
+from ctrfs.fs.strays import Strays
 from ctrfs.fs.syncing import Syncer
 
 
@@ -52,7 +54,9 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
         if parts.config.write_mode is WriteMode.BACK:
             deleter.put_off = postponed.add
         doubts = Doubts(parts, deleter)
-        saver = Saver(parts, recorder=recorder, deleter=deleter, doubts=doubts)
+        strays = Strays(parts, recorder=recorder, deleter=deleter)
+        storer = Storer(parts, deleter=deleter, doubts=doubts, strays=strays)
+        saver = Saver(parts, recorder=recorder, deleter=deleter, doubts=doubts, storer=storer)
         remover = Remover(
             parts,
             saver=saver,
@@ -62,13 +66,23 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
             postponed=postponed,
         )
         mover = Mover(
-            parts, saver=saver, remover=remover, holder=holder, recorder=recorder, deleter=deleter
+            parts,
+            saver=saver,
+            remover=remover,
+            holder=holder,
+            recorder=recorder,
+            deleter=deleter,
         )
         finisher = Finisher(
             parts, recorder=recorder, deleter=deleter, mover=mover, remover=remover, holder=holder
         )
         retries = BackgroundRetries(
-            parts, saver=saver, recorder=recorder, deleter=deleter, finisher=finisher
+            parts,
+            saver=saver,
+            recorder=recorder,
+            deleter=deleter,
+            finisher=finisher,
+            strays=strays,
         )
         return cls(
             recorder=recorder,
@@ -77,12 +91,21 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
             remover=remover,
             mover=mover,
             folder_mover=FolderMover(
-                parts, saver=saver, holder=holder, recorder=recorder, deleter=deleter
+                parts,
+                saver=saver,
+                holder=holder,
+                recorder=recorder,
+                deleter=deleter,
             ),
             creator=Creator(parts),
             discarder=Discarder(parts, remover),
             drainer=Drainer(
-                parts, saver=saver, recorder=recorder, deleter=deleter, postponed=postponed
+                parts,
+                saver=saver,
+                recorder=recorder,
+                deleter=deleter,
+                postponed=postponed,
+                strays=strays,
             ),
             syncer=Syncer(
                 parts, saver=saver, recorder=recorder, deleter=deleter, postponed=postponed

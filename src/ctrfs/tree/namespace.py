@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import trio
 
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = TypeVar("Row", Container, ContainerFile)
+Wanted: TypeAlias = Callable[[ContainerId, Sequence[ContainerFile]], Sequence[ContainerFile]]
 
 # A new container has been seen to answer 404 for some ten seconds.
 READY_WITHIN_S: Final = 20.0
@@ -57,7 +58,12 @@ KNOWN_FOR_TTLS: Final = 3
 
 
 class Namespace:
-    """The entries and the freshness of what is known about them."""
+    """The entries and the freshness of what is known about them.
+
+    Attributes:
+        tree: The entries.
+        wanted: Says which of the files that a listing has are to be shown.
+    """
 
     def __init__(  # noqa: PLR0913  # it is where the floors above and below meet
         self,
@@ -82,6 +88,7 @@ class Namespace:
         self._created_here: dict[ContainerId, float] = {}
         self._rejected: dict[str, list[RejectedRow]] = {}
         self.tree = tree
+        self.wanted: Wanted = lambda _container_id, rows: rows
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -329,13 +336,12 @@ class Namespace:
             self._lost(owner)
             raise NoSuchEntryError(f"container {container_id} is gone: {error}") from error
         own = self._own(owner)
-        doubtful = own.doubtful(listing.items, started_s=started_s)
+        listed = self.wanted(container_id, listing.items)
+        doubtful = own.doubtful(listed, started_s=started_s)
         gone = await self._gone(
             doubtful, lambda row: self._api.retrieve_file(row.container_id, row.id)
         )
-        rows = own.fold(
-            listing.items, started_s=started_s, now_s=self._clock.monotonic_s(), gone=gone
-        )
+        rows = own.fold(listed, started_s=started_s, now_s=self._clock.monotonic_s(), gone=gone)
         rejected = self.tree.apply_files(owner, rows)
         self._rejected[container_id] = [*listing.rejected, *rejected][:REJECTED_KEPT]
 

@@ -1,0 +1,153 @@
+"""Storing bytes as new files of a service that chooses names itself, and whose answers get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from ctrfs.api.models import ContainerFile, FileId
+from ctrfs.content.outgoing import Outgoing, ended_after
+from ctrfs.content.upload import UploadKey, lookalikes
+from ctrfs.errors import ContainerExpiredError, RemoteNotFoundError, StaleHandleError
+from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.doubts import Doubts, looking_s
+from ctrfs.fs.failure_log import text_of
+from ctrfs.fs.parts import Parts
+from ctrfs.fs.strays import Strays
+from ctrfs.tree.naming import Landing
+from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File
+
+
+class Storer:
+    """Makes new files on the service; what they are to stand for is the callers' business."""
+
+    def __init__(self, parts: Parts, *, deleter: Deleter, doubts: Doubts, strays: Strays) -> None:
+        self._parts = parts
+        self._deleter = deleter
+        self._doubts = doubts
+        self._strays = strays
+
+    async def upload(
+        self,
+        owner: ContainerDirectory,
+        path: EntryPath,
+        outgoing: Outgoing,
+        *,
+        file: File | None = None,
+        is_copy: bool = False,
+    ) -> ContainerFile:
+        """Store ``outgoing`` as a new file that shows at ``path``; return what was stored.
+
+        Args:
+            owner: In which container.
+            path: Where in it.
+            outgoing: The bytes.
+            file: Whose they are, if an earlier upload of them may have arrived.
+            is_copy: Whether nothing is to be there if this raises: what the service has stored
+                all the same is then deleted, later if need be.
+
+        Raises:
+            RemoteError: The service did not take it.
+            StaleHandleError: The container is gone.
+        """
+        naming = self._parts.naming
+        name = naming.stored_name(path)
+        known = set(owner.files)
+        upload_as = partial(self._upload_as, owner, outgoing=outgoing, file=file, is_copy=is_copy)
+        stored = await upload_as(name)
+        landing = naming.learn(path, name=name, digest=outgoing.digest, answer=stored)
+        if landing is Landing.IN_PLACE:
+            return stored
+        placed: ContainerFile | None = None
+        try:
+            placed = await upload_as(naming.stored_name(path))
+        finally:
+            # An id that was known before is a file of the user's that has the same bytes.
+            if stored.id not in known and (placed is None or placed.id != stored.id):
+                await self._deleter.take_away(stored)
+        return placed
+
+    async def upload_to(
+        self,
+        place: Callable[[], tuple[ContainerDirectory, EntryPath]],
+        outgoing: Outgoing,
+        *,
+        file: File | None = None,
+        beside: Callable[[], Awaitable[None]] | None = None,
+        is_copy: bool = False,
+    ) -> ContainerFile:
+        """Store ``outgoing`` where ``place`` says, again if that has changed meanwhile.
+
+        A folder above may be renamed during the upload. Nothing can happen between the last look
+        and the caller's next wait. Raises as ``upload``.
+
+        Args:
+            place: Says in which container, and where there.
+            outgoing: The bytes.
+            file: Whose they are, if an earlier upload of them may have arrived.
+            beside: Done during the upload; the service is given the end only after it.
+            is_copy: See ``upload``.
+        """
+        while True:
+            owner, path = place()
+            known = set(owner.files)
+            upload = partial(self.upload, owner, path, file=file, is_copy=is_copy)
+            stored = await (
+                upload(outgoing) if beside is None else ended_after(beside, upload, outgoing)
+            )
+            if place() == (owner, path):
+                return stored
+            if stored.id not in known:
+                await self._deleter.take_away(stored)
+
+    async def _upload_as(
+        self,
+        owner: ContainerDirectory,
+        name: str,
+        *,
+        outgoing: Outgoing,
+        file: File | None,
+        is_copy: bool,
+    ) -> ContainerFile:
+        container_id = owner.container.id
+        doubt = None if file is None else file.doubt
+        # As of now: a listing that comes during the upload may have what it stores, and that
+        # must be taken for ours. Of all ids only those count that could be mistaken for it.
+        paths = lookalikes(name, outgoing.digest)
+        shown = frozenset(
+            file_id
+            for file_id, other in owner.files.items()
+            if other.remote is not None and other.remote.path in paths
+        )
+
+        def is_known(file_id: FileId) -> bool:
+            if file is not None and doubt is not None:
+                # An earlier upload may have arrived, and a listing may have brought it already.
+                return self._doubts.is_of_another(file, file_id)
+            return file_id in shown or self._parts.namespace.is_hidden(owner, file_id)
+
+        upload = UploadKey(container_id, name, outgoing.digest)
+        look_first_s = self._strays.look_first_s(upload)
+        if doubt is not None:
+            look_first_s = looking_s(self._parts.clock, doubt.since_s)
+
+        async def send() -> ContainerFile:
+            return await self._parts.uploader.send(
+                container_id,
+                stored_name=name,
+                outgoing=outgoing,
+                is_known=is_known,
+                look_first_s=look_first_s,
+            )
+
+        try:
+            async with self._parts.stored_paths.hold(*(f"{container_id} {path}" for path in paths)):
+                stored = await self._parts.namespace.when_ready(container_id, send)
+                self._strays.wanted_again(upload)
+                return stored
+        except (RemoteNotFoundError, ContainerExpiredError) as error:
+            raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
+        except BaseException:  # also if nobody waits for the answer any more
+            if is_copy and self._parts.uploader.is_open(upload):
+                self._strays.note(upload, known=shown)
+            raise
