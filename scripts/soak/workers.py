@@ -26,6 +26,7 @@ FILES_MAX: Final = 24
 SMALL_FILES: Final = 60
 BIG_BYTES: Final = 24 << 20
 PAUSE_S: Final = 0.02
+ROUNDS_BETWEEN_GC: Final = 12
 
 Round = Callable[[Hands], None]
 
@@ -157,8 +158,9 @@ def commit_with_git(hands: Hands) -> None:
         hands.run("git add", *git, "add", "-A", cwd=hands.top) is not None
         and hands.run("git commit", *git, "commit", "-qm", name, cwd=hands.top) is not None
     )
-    if hands.chance.random() < 0.05:
-        # Without it the objects, and so the inodes, would grow with every commit.
+    if hands.done["rounds"] % ROUNDS_BETWEEN_GC == 0:
+        # Without it the objects, and so the inodes, would grow with every commit. Not by chance:
+        # in what grows between two of them no growth of the daemon's own could be seen.
         hands.run("git gc", *git, "gc", "-q", "--prune=now", cwd=hands.top)
     hands.run("git status", *git, "status", "--porcelain", cwd=hands.top)
     if committed:
