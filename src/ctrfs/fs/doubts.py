@@ -48,7 +48,10 @@ class Doubts:
         owner = file.owner
         found = await self._parts.uploader.find(
             UploadKey(owner.container.id, self._parts.naming.stored_name(doubt.path), doubt.digest),
-            is_known=lambda file_id: self.is_of_another(file, file_id),
+            is_known=lambda file_id: (
+                self.is_of_another(file, file_id)
+                or (file.remote is not None and file_id == file.remote.id)
+            ),
             for_s=looking_s(self._parts.clock, doubt.since_s),
         )
         file.doubt = None

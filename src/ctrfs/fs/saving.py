@@ -203,35 +203,34 @@ class Saver:
         digest = ""
         try:
             async with open_file.sending() as outgoing:
+                if _is_stored_already(file, outgoing):
+                    await self.doubts.settle(file)  # what was there between may have arrived
                 remote = file.remote
                 if remote is not None and _is_stored_already(file, outgoing):
-                    outgoing.settle(identity_of(remote, outgoing))
-                    file.is_claimed = False
-                    with self._parts.spared():
-                        self._parts.keep_facts(file)
-                    self._recorder.settle(file)
-                    return
-                await self.doubts.settle(file, digest=outgoing.digest)
-                intend = partial(self._intend, file, open_file, outgoing)
-                is_large = outgoing.size_bytes > _RECORDED_FIRST_MAX
-                if not is_large:
-                    await intend()
-                digest = outgoing.digest
-                stored = await self.storer.upload_to(
-                    lambda: (file.owner, path_in_container(file)),
-                    outgoing,
-                    file=file,
-                    beside=intend if is_large else None,
-                )
-                reached("save.stored")
-                outgoing.settle(identity_of(stored, outgoing))
-                replaced = self.bind(file, stored, outgoing)
-                # In one step with the binding: a change from here on is another version.
-                self._recorder.settle(file, deletes=replaced, durable=False)
-                # Before the bytes may be changed or leave the spool, before anything is deleted,
-                # and before anybody is told: then a power cut finds the record or needs it not.
-                await self._recorder.synced()
-                reached("save.bound")
+                    replaced = self._keep_stored(file, remote, outgoing)
+                else:
+                    await self.doubts.settle(file, digest=outgoing.digest)
+                    intend = partial(self._intend, file, open_file, outgoing)
+                    is_large = outgoing.size_bytes > _RECORDED_FIRST_MAX
+                    if not is_large:
+                        await intend()
+                    digest = outgoing.digest
+                    stored = await self.storer.upload_to(
+                        lambda: (file.owner, path_in_container(file)),
+                        outgoing,
+                        file=file,
+                        beside=intend if is_large else None,
+                    )
+                    reached("save.stored")
+                    outgoing.settle(identity_of(stored, outgoing))
+                    replaced = self.bind(file, stored, outgoing)
+                    # In one step with the binding: a change from here on is another version.
+                    self._recorder.settle(file, deletes=replaced, durable=False)
+                    # Before the bytes may be changed or leave the spool, before anything is
+                    # deleted, and before anybody is told: then a power cut finds the record or
+                    # needs it not.
+                    await self._recorder.synced()
+                    reached("save.bound")
         except CtrfsError as error:
             if isinstance(error, RemoteUncertainError):
                 self.doubts.note(file, digest)
@@ -243,6 +242,21 @@ class Saver:
             raise
         await self._deleter.delete_all(replaced)
         reached("save.settled")
+
+    def _keep_stored(
+        self, file: File, remote: ContainerFile, outgoing: Outgoing
+    ) -> Sequence[ContainerFile]:
+        """Leave on the service what it has of ``file``; return what is to go beside that.
+
+        One step. Stored again under the same path it might be a second file, or the same one.
+        """
+        outgoing.settle(identity_of(remote, outgoing))
+        replaced, file.replaces = file.replaces, ()
+        file.is_claimed = False
+        with self._parts.spared():
+            self._parts.keep_facts(file)
+        self._recorder.settle(file, deletes=replaced)
+        return replaced
 
     async def _intend(self, file: File, open_file: OpenFile, outgoing: Outgoing) -> None:
         """Record what is about to be sent, if the journal does not have exactly that already."""
@@ -305,8 +319,4 @@ def identity_of(stored: ContainerFile, outgoing: Outgoing) -> ContentIdentity:
 
 def _is_stored_already(file: File, outgoing: Outgoing) -> bool:
     """Tell whether the service has exactly these bytes under exactly this name already."""
-    return (
-        file.digest == outgoing.digest
-        and not file.replaces
-        and file.shown_at == path_in_container(file)
-    )
+    return file.digest == outgoing.digest and file.shown_at == path_in_container(file)

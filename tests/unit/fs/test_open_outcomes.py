@@ -1,0 +1,119 @@
+"""Uploads that may have arrived though nobody was told, and what is done to the file after."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import pytest
+import trio.testing
+from tests.support.in_process import WRITE, InProcessMount
+from tests.support.service import InProcessService
+from tests.support.trees import stored
+
+from ctrfs.errors import RemoteRefusedError, RemoteUncertainError
+
+Work: TypeAlias = Callable[[InProcessMount], Awaitable[None]]
+
+
+async def overwrite(mount: InProcessMount) -> None:
+    await mount.write_file("work/a", b"between")
+
+
+async def write_again_under_another_name(mount: InProcessMount) -> None:
+    handle = await mount.open("work/a", WRITE)
+    await mount.fs.write(handle, 0, b"old")
+    await mount.rename("work/a", "work/b")
+    await mount.close(handle)
+
+
+async def overwrite_with_the_old(mount: InProcessMount) -> None:
+    await mount.write_file("work/a", b"old")
+
+
+async def rename_back_while_it_is_open(mount: InProcessMount) -> None:
+    handle = await mount.open("work/b", WRITE)
+    await mount.fs.write(handle, 0, b"old")
+    await mount.rename("work/b", "work/a")
+    await mount.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("change", "change_back"),
+    [
+        pytest.param(overwrite, overwrite_with_the_old, id="other bytes"),
+        pytest.param(
+            write_again_under_another_name, rename_back_while_it_is_open, id="another name"
+        ),
+    ],
+)
+async def test_a_file_that_is_back_to_what_is_stored_leaves_nothing_of_what_was_between(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+    change: Work,
+    change_back: Work,
+) -> None:
+    await mount.write_file("work/a", b"old")
+    service.add_fault("create_file", "reset", when="after", count=1)
+    service.add_fault("list_files", "status", status=503)
+    with pytest.raises(RemoteUncertainError):
+        await change(mount)
+    service.clear_faults()
+    assert len(service.files(work)) == 2  # or this test would prove nothing
+
+    await change_back(mount)
+
+    assert stored(service, "work") == {"a": b"old"}
+    await mount.refresh("work")
+    assert await mount.walk("work") == {"work/a": b"old"}
+    mount.check_invariants()
+
+
+async def test_a_file_that_is_back_to_what_is_stored_is_not_stored_a_second_time(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What had arrived was found by an attempt that then failed."""
+    await mount.write_file("work/a", b"old")
+    (old,) = service.files(work)
+    service.add_fault("create_file", "reset", when="after", count=1)
+    service.add_fault("list_files", "status", status=503)
+    with pytest.raises(RemoteUncertainError):
+        await mount.write_file("work/a", b"between")
+    service.clear_faults()
+    service.add_fault("create_file", "status", status=403)
+    with pytest.raises(RemoteRefusedError):
+        await mount.write_file("work/a", b"later")
+    service.clear_faults()
+    service.reset_counters()
+
+    await mount.write_file("work/a", b"old")
+
+    assert "create_file" not in service.counters()
+    assert service.files(work) == [old]
+    await mount.refresh("work")
+    assert await mount.walk("work") == {"work/a": b"old"}
+    mount.check_invariants()
+
+
+async def test_a_file_renamed_over_another_and_back_is_not_stored_a_second_time(
+    mount: InProcessMount, service: InProcessService, work: str
+) -> None:
+    await mount.write_file("work/a", b"old")
+    (old,) = service.files(work)
+    await mount.write_file("work/b", b"overwritten")
+    handle = await mount.open("work/a", WRITE)
+    await mount.fs.write(handle, 0, b"old")
+
+    await mount.rename("work/a", "work/b")
+    await mount.rename("work/b", "work/a")
+    await mount.close(handle)
+
+    assert service.files(work) == [old]
+    assert await mount.walk("work") == {"work/a": b"old"}
+    assert len(mount.parts.journal) == 0
+    assert mount.parts.journal.deletes() == []
