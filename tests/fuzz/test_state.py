@@ -29,7 +29,6 @@ COLUMNS = {
     "pending_delete": ["container_id", "file_id", "stored_path", "created_at_s", "size_bytes"],
     "folder_move": ["container_id", "new_path", "old_path", "files"],
     "pending_rmdir": ["container_id"],
-    "stray_upload": ["container_id", "stored_name", "digest", "known", "since_s"],
     "local_file": ["container_id", "path", "spool_name", "size_bytes", "mtime_ns", "mode"],
     "local_folder": ["container_id", "path"],
     "overlay": ["sequence", "container_id", "key", "mtime_ns", "mode"],

@@ -112,10 +112,6 @@ def _values_of(kept: KeptState) -> JsonValue:
             }
             for each in contents.folder_moves
         ],
-        "stray_copies": [
-            {"container_id": each.container_id, "path": each.stored_name}
-            for each in contents.strays
-        ],
         "local_only": [
             {
                 "container_id": each.container_id,
@@ -193,10 +189,6 @@ def _print_other_work(kept: KeptState) -> None:
             f"rename {shown_path(each.old_path)} to {shown_path(each.new_path)} "
             f"in {each.container_id}"
             for each in contents.folder_moves
-        ),
-        *(
-            f"delete {each.stored_name} in {each.container_id} if a failed rename has left it"
-            for each in contents.strays
         ),
     ]
     _print_lines(f"{len(lines)} change(s) not made at {heading(kept)}", lines)

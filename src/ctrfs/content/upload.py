@@ -130,23 +130,30 @@ class Uploader:
         raise RemoteUncertainError(f"the upload did not get through within {timeout_s:g} s")
 
     async def find(
-        self, upload: UploadKey, *, is_known: IsKnown, for_s: float = 0.0
+        self,
+        upload: UploadKey,
+        *,
+        is_known: IsKnown,
+        size_bytes: int | None = None,
+        for_s: float = 0.0,
     ) -> ContainerFile | None:
         """Return what an upload has made whose outcome is open; None if it is not there.
-
-        The outcome is not open any more then: the next ``send`` does not look for it again.
 
         Args:
             upload: Which upload.
             is_known: As for ``send``.
+            size_bytes: How long it is, if that is known.
             for_s: How long to go on looking: listings may lag behind uploads.
 
         Raises:
             RemoteError: The listing could not be had.
         """
-        found = await self._look(upload, None, self._doubts.get(upload, is_known), for_s=for_s)
+        is_known = self._doubts.get(upload, is_known)
+        return await self._look(upload, size_bytes, is_known, for_s=for_s)
+
+    def forget(self, upload: UploadKey) -> None:
+        """Say that the outcome of an upload is known; nothing of the same may be under way."""
         self._doubts.pop(upload, None)
-        return found
 
     def is_open(self, upload: UploadKey) -> bool:
         """Tell whether an upload may be on the service though nobody has been told so."""

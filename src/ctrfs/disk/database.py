@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 RowT = TypeVar("RowT")
 SqlValue: TypeAlias = int | str | bytes | None
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 3
 
 # Texts from outside are kept as blobs (see ``blob_from_text``), times as decimal text: SQLite's
 # integers end in the year 2262, those of a file's mtime do not.
@@ -54,13 +54,6 @@ _SMALL_BYTES: Final = (
     # disk.journal.Journal, disk.small_bytes
     "CREATE TABLE small_bytes (key BLOB PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID"
 )
-_STRAY_UPLOADS: Final = (
-    # disk.stray_uploads.StrayUploads
-    """CREATE TABLE stray_upload (
-        container_id BLOB NOT NULL, stored_name BLOB NOT NULL, digest TEXT NOT NULL,
-        known TEXT NOT NULL, since_s INTEGER NOT NULL,
-        PRIMARY KEY (container_id, stored_name, digest)) WITHOUT ROWID"""
-)
 SCHEMA: Final[tuple[str, ...]] = (
     # disk.overlay.Overlay; ``sequence`` grows with each put, so that the oldest is the smallest
     """CREATE TABLE overlay (
@@ -76,7 +69,6 @@ SCHEMA: Final[tuple[str, ...]] = (
         PRIMARY KEY (container_id, path)) WITHOUT ROWID""",
     *_JOURNAL,
     _SMALL_BYTES,
-    _STRAY_UPLOADS,
     # disk.facts.ServiceFacts
     "CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
 )
@@ -93,12 +85,7 @@ _FROM_1_TO_2: Final[tuple[str, ...]] = (
         digest, '[]', mtime_ns, mode, error, since_s FROM unsent_1""",
     "DROP TABLE unsent_1",
 )
-_STEPS: Final = {
-    0: SCHEMA,
-    1: (*_FROM_1_TO_2, _SMALL_BYTES, _STRAY_UPLOADS),
-    2: (_SMALL_BYTES, _STRAY_UPLOADS),
-    3: (_STRAY_UPLOADS,),
-}
+_STEPS: Final = {0: SCHEMA, 1: (*_FROM_1_TO_2, _SMALL_BYTES), 2: (_SMALL_BYTES,)}
 
 
 def blob_from_text(text: str) -> bytes:

@@ -24,8 +24,7 @@ _COUNTS: Final = """SELECT count(*) AS files, total(size_bytes) AS bytes,
     count(nullif(error, x'')) AS failed FROM unsent"""
 _FIRST_ERROR: Final = "SELECT error FROM unsent WHERE error != x'' ORDER BY since_s LIMIT 1"
 _CHANGES: Final = """SELECT (SELECT count(*) FROM pending_delete)
-    + (SELECT count(*) FROM pending_rmdir) + (SELECT count(*) FROM folder_move)
-    + (SELECT count(*) FROM stray_upload) AS changes"""
+    + (SELECT count(*) FROM pending_rmdir) + (SELECT count(*) FROM folder_move) AS changes"""
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True):

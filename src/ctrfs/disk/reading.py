@@ -28,7 +28,6 @@ T = TypeVar("T")
 _BUSY_TIMEOUT_S: Final = 5.0
 # The first version of the journal had no versions of what is to be deleted, and no folders.
 _VERSIONS_SINCE: Final = 2
-_STRAYS_SINCE: Final = 4
 
 _UNSENT: Final = """SELECT key, container_id, container_name, path, spool_name, size_bytes, digest,
     mtime_ns, mode, error, since_s FROM unsent ORDER BY since_s, container_name, path"""
@@ -38,7 +37,6 @@ _DELETES: Final = (
 _MOVES: Final = "SELECT container_id, old_path, new_path FROM folder_move ORDER BY 1, 3"
 _SOURCE_FACT: Final = f"SELECT value FROM fact WHERE name = '{SOURCE_FACT}'"  # noqa: S608  # nosec B608  # a constant
 _RMDIRS: Final = "SELECT container_id FROM pending_rmdir ORDER BY 1"
-_STRAYS: Final = "SELECT container_id, stored_name FROM stray_upload ORDER BY 1, 2"
 _LOCAL: Final = """SELECT container_id, path, spool_name, size_bytes, mtime_ns, mode
     FROM local_file ORDER BY 1, 2"""
 
@@ -80,13 +78,6 @@ class FolderMove(msgspec.Struct, frozen=True, kw_only=True):
     new_path: bytes
 
 
-class StrayCopy(msgspec.Struct, frozen=True, kw_only=True):
-    """What a renaming that failed may have left on the service, and that is to go."""
-
-    container_id: str
-    stored_name: str
-
-
 class LocalOnlyFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that is never sent: a backup, a swap file."""
 
@@ -106,7 +97,6 @@ class SlotContents(msgspec.Struct, frozen=True, kw_only=True):
     folder_moves: tuple[FolderMove, ...] = ()
     rmdirs: tuple[str, ...] = ()
     """Ids of empty containers that are to go."""
-    strays: tuple[StrayCopy, ...] = ()
     local_only: tuple[LocalOnlyFile, ...] = ()
     damaged_rows: int = 0
     """Rows that make no sense; what they name stays in the spool."""
@@ -114,7 +104,7 @@ class SlotContents(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def waits_for_the_service(self) -> bool:
         """Whether the service has not been given or told everything."""
-        return bool(self.unsent or self.deletes or self.folder_moves or self.rmdirs or self.strays)
+        return bool(self.unsent or self.deletes or self.folder_moves or self.rmdirs)
 
 
 def slots_below(base: Path) -> list[Path]:
@@ -135,7 +125,7 @@ def read_slot(path: Path) -> SlotContents:
         refuse_newer(database, version)
         if version == 0:  # a mount is making it right now
             return SlotContents(source=None)
-        return _Reader(connection, path / "spool").contents(version)
+        return _Reader(connection, path / "spool").contents(has_versions=version >= _VERSIONS_SINCE)
 
 
 def open_spool_file(path: Path) -> BinaryIO:
@@ -187,9 +177,8 @@ class _Reader:
         self._spool = spool
         self._damaged_rows = 0
 
-    def contents(self, version: int) -> SlotContents:
-        """Return everything that a database of that version of the schema has."""
-        has_versions = version >= _VERSIONS_SINCE
+    def contents(self, *, has_versions: bool) -> SlotContents:
+        """Return everything; ``has_versions`` is False for a database of version 1."""
         sources = self._all(_SOURCE_FACT, lambda row: text_from_blob(row["value"]))
         deletes = _DELETES.format("stored_path" if has_versions else "x''")
         return SlotContents(
@@ -198,7 +187,6 @@ class _Reader:
             deletes=self._all(deletes, _delete_from),
             folder_moves=self._all(_MOVES, _move_from) if has_versions else (),
             rmdirs=self._all(_RMDIRS, _container_id) if has_versions else (),
-            strays=self._all(_STRAYS, _stray_from) if version >= _STRAYS_SINCE else (),
             local_only=self._all(_LOCAL, lambda row: _local_only_from(row, self._spool)),
             damaged_rows=self._damaged_rows,
         )
@@ -226,12 +214,6 @@ def _move_from(row: sqlite3.Row) -> FolderMove:
         container_id=_container_id(row),
         old_path=_blob(row["old_path"]),
         new_path=_blob(row["new_path"]),
-    )
-
-
-def _stray_from(row: sqlite3.Row) -> StrayCopy:
-    return StrayCopy(
-        container_id=_container_id(row), stored_name=text_from_blob(row["stored_name"])
     )
 
 

@@ -32,7 +32,6 @@ _TABLES: Final = (
     "pending_delete",
     "folder_move",
     "pending_rmdir",
-    "stray_upload",
     "local_folder",
     "local_file",
     "fact",

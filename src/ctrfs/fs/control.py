@@ -136,11 +136,7 @@ class ControlDirectory:
             {"container_id": container_id, "rmdir": True}
             for container_id in self._parts.journal.rmdirs()
         ]
-        strays = [
-            {"container_id": stray.container_id, "delete_copy": stray.stored_name}
-            for stray in self._parts.strays.rows()
-        ]
-        todo: list[object] = [*rows, *deletes, *moves, *rmdirs, *strays]
+        todo: list[object] = [*rows, *deletes, *moves, *rmdirs]
         return "".join(_json(row) + "\n" for row in todo)
 
     def _status(self) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from ctrfs.api.models import ContainerFile, ContainerId
+from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.errors import (
     ContainerExpiredError,
     CtrfsError,
@@ -35,12 +35,15 @@ class Deleter:
 
     Attributes:
         put_off: With write=back, who makes deletions later; None where they are made at once.
+
+    Invariant: ``_waiting`` has the ids whose deletion waits for its turn and was not called off.
     """
 
     def __init__(self, parts: Parts, recorder: Recorder) -> None:
         self._parts = parts
         self._recorder = recorder
         self.put_off: Callable[[Iterable[ContainerFile]], None] | None = None
+        self._waiting: set[tuple[ContainerId, FileId]] = set()
 
     async def delete_all(self, rows: Iterable[ContainerFile]) -> None:
         """Delete files that others have replaced and whose deletion is recorded.
@@ -75,9 +78,24 @@ class Deleter:
             row: Which file; cancelled, it is tried again later.
             limiter: Of how many are deleted at once.
         """
+        key = (row.container_id, row.id)
+        self._waiting.add(key)
         try:
             async with limiter or nullcontext(), self._parts.stored_paths.hold(stored_at(row)):
-                await self._parts.api.delete_file(row.container_id, row.id)
+                return await self.delete_held(row) if key in self._waiting else None
+        except RemoteError as error:  # of the lock
+            self._recorder.not_deleted(row)
+            return error
+        except trio.Cancelled:
+            self._recorder.not_deleted(row)
+            raise
+        finally:
+            self._waiting.discard(key)
+
+    async def delete_held(self, row: ContainerFile) -> RemoteError | None:
+        """Do what ``delete`` does, for a caller that holds the lock of the stored path."""
+        try:
+            await self._parts.api.delete_file(row.container_id, row.id)
         except (RemoteNotFoundError, ContainerExpiredError):
             log.debug("replaced file %s was gone already", row.id)
         except RemoteError as error:
@@ -93,6 +111,19 @@ class Deleter:
             self._parts.namespace.deleted(owner, row.id)
         self._recorder.deleted(row)
         return None
+
+    def call_off(self, owner: ContainerDirectory, stored: ContainerFile) -> None:
+        """Say that an id that was to be deleted is alive again; the caller holds its path's lock.
+
+        Some servers give the same id to the same bytes, or to the same path.
+        """
+        self._waiting.discard((stored.container_id, stored.id))
+        if not self._parts.namespace.is_hidden(owner, stored.id):
+            return
+        for version in self._recorder.journal.deletes_in(stored.container_id):
+            if version.file_id == stored.id:
+                self._recorder.deleted(remote_of(version))
+        self._parts.namespace.unhide(owner, stored.id)
 
     async def retry(self) -> None:
         """Try once more to delete what has been replaced and could not be deleted.

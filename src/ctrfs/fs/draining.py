@@ -57,9 +57,9 @@ class Drainer:
             for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
                 nursery.start_soon(self._drain_one, inode, limiter)
         self._recorder.take_away_owed()
-        await self._strays.clear()
         await self._postponed.flush()
         await self._deleter.retry()
+        await self._strays.clear()
         return self.unsent_count()
 
     async def record_unsent(self) -> None:

@@ -274,7 +274,7 @@ class Mover:
                 await self._saver.doubts.settle(file)
                 async with self._intended(file, open_file, outgoing, place(), target):
                     stored = await self._saver.storer.upload_to(
-                        place, outgoing, file=file, is_copy=True
+                        place, outgoing, file=file, copy_of=file
                     )
                 reached("rename.stored")
                 outgoing.settle(identity_of(stored, outgoing))

@@ -110,7 +110,7 @@ class FolderMover:
         self._parts.namespace.changed_by_us()
         for copy in copies:
             self._parts.namespace.hide(folder.owner, copy.old)
-            self._saver.stored(copy.file, copy.new, digest=copy.digest)
+            self._parts.namespace.stored(copy.file, copy.new, digest=copy.digest)
             copy.file.size_bytes = copy.size_bytes
             with self._parts.spared():
                 self._parts.overlay.drop(folder.owner.container.id, copy.old.id)
@@ -247,7 +247,7 @@ class FolderMover:
                     await self._holder.complete(file, open_file)
                     async with open_file.sending() as outgoing:
                         new = await self._saver.storer.upload(
-                            folder.owner, (*new_path, *inner), outgoing, is_copy=True
+                            folder.owner, (*new_path, *inner), outgoing, copy_of=file
                         )
                         outgoing.settle(identity_of(new, outgoing))
                         self._parts.namespace.hide(folder.owner, new)

@@ -18,7 +18,6 @@ from ctrfs.content.upload import Uploader
 from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries
 from ctrfs.disk.overlay import Overlay, OverlayRow
-from ctrfs.disk.stray_uploads import StrayUploads
 from ctrfs.errors import LocalDiskError, NotPermittedError, ReadOnlyError, StaleHandleError
 from ctrfs.fs.failure_log import FailureLog
 from ctrfs.fs.handles import HandleTable
@@ -60,7 +59,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     overlay: Overlay
     local: LocalEntries
     journal: Journal
-    strays: StrayUploads
     local_only: LocalOnlyNames
     handles: HandleTable
     mount_id: str

@@ -31,7 +31,7 @@ from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts
 from ctrfs.fs.parts import Parts
-from ctrfs.fs.recording import Recorder, remote_of, replaced_by
+from ctrfs.fs.recording import Recorder, replaced_by
 from ctrfs.fs.storing import Storer
 from ctrfs.tree.nodes import (
     ContainerDirectory,
@@ -265,14 +265,6 @@ class Saver:
                 await self._recorder.intend(file, open_file, digest=outgoing.digest)
         reached("save.intended")
 
-    def stored(self, file: File, stored: ContainerFile, *, digest: str) -> None:
-        """Let ``file`` be what was stored; an id that was to be deleted is alive again."""
-        if self._parts.namespace.is_hidden(file.owner, stored.id):
-            for version in self._recorder.journal.deletes_in(stored.container_id):
-                if version.file_id == stored.id:
-                    self._recorder.deleted(remote_of(version))
-        self._parts.namespace.stored(file, stored, digest=digest)
-
     def bind(self, file: File, stored: ContainerFile, outgoing: Outgoing) -> list[ContainerFile]:
         """Let ``file`` be what was stored; return what it replaces, for the journal.
 
@@ -299,7 +291,7 @@ class Saver:
         if old is not None:
             with self._parts.spared():
                 self._parts.overlay.drop(file.owner.container.id, old.id)
-        self.stored(file, stored, digest=outgoing.digest)
+        self._parts.namespace.stored(file, stored, digest=outgoing.digest)
         file.size_bytes = outgoing.size_bytes
         with self._parts.spared():
             self._parts.keep_facts(file)

@@ -8,7 +8,12 @@ from functools import partial
 from ctrfs.api.models import ContainerFile, FileId
 from ctrfs.content.outgoing import Outgoing, ended_after
 from ctrfs.content.upload import UploadKey, lookalikes
-from ctrfs.errors import ContainerExpiredError, RemoteNotFoundError, StaleHandleError
+from ctrfs.errors import (
+    ContainerExpiredError,
+    RemoteNotFoundError,
+    RemoteProtocolError,
+    StaleHandleError,
+)
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts, looking_s
 from ctrfs.fs.failure_log import text_of
@@ -34,7 +39,7 @@ class Storer:
         outgoing: Outgoing,
         *,
         file: File | None = None,
-        is_copy: bool = False,
+        copy_of: File | None = None,
     ) -> ContainerFile:
         """Store ``outgoing`` as a new file that shows at ``path``; return what was stored.
 
@@ -43,8 +48,8 @@ class Storer:
             path: Where in it.
             outgoing: The bytes.
             file: Whose they are, if an earlier upload of them may have arrived.
-            is_copy: Whether nothing is to be there if this raises: what the service has stored
-                all the same is then deleted, later if need be.
+            copy_of: What this is a copy of, for a renaming: nothing is to be there if this raises,
+                and what the service has stored all the same is deleted then, later if need be.
 
         Raises:
             RemoteError: The service did not take it.
@@ -53,7 +58,7 @@ class Storer:
         naming = self._parts.naming
         name = naming.stored_name(path)
         known = set(owner.files)
-        upload_as = partial(self._upload_as, owner, outgoing=outgoing, file=file, is_copy=is_copy)
+        upload_as = partial(self._upload_as, owner, outgoing=outgoing, file=file, copy_of=copy_of)
         stored = await upload_as(name)
         landing = naming.learn(path, name=name, digest=outgoing.digest, answer=stored)
         if landing is Landing.IN_PLACE:
@@ -74,7 +79,7 @@ class Storer:
         *,
         file: File | None = None,
         beside: Callable[[], Awaitable[None]] | None = None,
-        is_copy: bool = False,
+        copy_of: File | None = None,
     ) -> ContainerFile:
         """Store ``outgoing`` where ``place`` says, again if that has changed meanwhile.
 
@@ -86,12 +91,12 @@ class Storer:
             outgoing: The bytes.
             file: Whose they are, if an earlier upload of them may have arrived.
             beside: Done during the upload; the service is given the end only after it.
-            is_copy: See ``upload``.
+            copy_of: See ``upload``.
         """
         while True:
             owner, path = place()
             known = set(owner.files)
-            upload = partial(self.upload, owner, path, file=file, is_copy=is_copy)
+            upload = partial(self.upload, owner, path, file=file, copy_of=copy_of)
             stored = await (
                 upload(outgoing) if beside is None else ended_after(beside, upload, outgoing)
             )
@@ -107,7 +112,7 @@ class Storer:
         *,
         outgoing: Outgoing,
         file: File | None,
-        is_copy: bool,
+        copy_of: File | None,
     ) -> ContainerFile:
         container_id = owner.container.id
         doubt = None if file is None else file.doubt
@@ -127,9 +132,6 @@ class Storer:
             return file_id in shown or self._parts.namespace.is_hidden(owner, file_id)
 
         upload = UploadKey(container_id, name, outgoing.digest)
-        look_first_s = self._strays.look_first_s(upload)
-        if doubt is not None:
-            look_first_s = looking_s(self._parts.clock, doubt.since_s)
 
         async def send() -> ContainerFile:
             return await self._parts.uploader.send(
@@ -137,17 +139,24 @@ class Storer:
                 stored_name=name,
                 outgoing=outgoing,
                 is_known=is_known,
-                look_first_s=look_first_s,
+                look_first_s=(
+                    None if doubt is None else looking_s(self._parts.clock, doubt.since_s)
+                ),
             )
 
         try:
             async with self._parts.stored_paths.hold(*(f"{container_id} {path}" for path in paths)):
                 stored = await self._parts.namespace.when_ready(container_id, send)
                 self._strays.wanted_again(upload)
+                self._deleter.call_off(owner, stored)
                 return stored
         except (RemoteNotFoundError, ContainerExpiredError) as error:
             raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
-        except BaseException:  # also if nobody waits for the answer any more
-            if is_copy and self._parts.uploader.is_open(upload):
-                self._strays.note(upload, known=shown)
+        except BaseException as error:  # also if nobody waits for the answer any more
+            # An answer of another protocol tells that something was stored, but not what.
+            is_open = self._parts.uploader.is_open(upload) or isinstance(error, RemoteProtocolError)
+            if copy_of is not None and is_open:
+                self._strays.note(
+                    upload, source=copy_of, size_bytes=outgoing.size_bytes, known=shown
+                )
             raise

@@ -1,132 +1,194 @@
 """Copies made for a renaming that failed, and that the service may have stored all the same.
 
 An answer can get lost, and a request can be given up before it comes. Nothing has been renamed
-then, so nothing may be left at the new name: what has arrived is not shown, and is deleted.
+then, so nothing should be left at the new name. But nobody is told of what is deleted here, and
+others may have come to count on it. So it goes only while what it was copied from is there.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from typing import Final
 
+import msgspec
 import trio
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.content.upload import MADE_INSIDE, UploadKey, lookalikes, paths_with_digest
-from ctrfs.disk.stray_uploads import StrayUploadRow
 from ctrfs.errors import ContainerExpiredError, CtrfsError, RemoteNotFoundError
 from ctrfs.fs.deleting import RETRIED_AT_ONCE, Deleter
 from ctrfs.fs.doubts import looking_s
 from ctrfs.fs.parts import Parts
-from ctrfs.fs.recording import Recorder
-from ctrfs.tree.nodes import ContainerDirectory
+from ctrfs.fs.recording import Recorder, version_of
+from ctrfs.tree.nodes import File
 from ctrfs.units import NS_PER_S
 
+# What is younger by more than this than the attempt is of somebody else. The clock that says so
+# is the service's; where both are further apart a copy stays.
+LATE_S: Final = 30
+
 log = logging.getLogger(__name__)
+
+
+class _Stray(msgspec.Struct, frozen=True, kw_only=True):
+    """One upload that was given up.
+
+    Attributes:
+        source: What it was to be a copy of.
+        size_bytes: How long that was.
+        known: Ids of files that look like it, and were there before.
+        since_s: When it was given up last, in seconds since 1970.
+    """
+
+    source: File
+    size_bytes: int
+    known: frozenset[FileId]
+    since_s: int
 
 
 class Strays:
     """Owner of the uploads that nobody wants any more and whose outcome is open.
 
-    Invariant: ``_rows`` has what the table of the state directory has, and what the disk has
-    not taken.
+    They are forgotten with the mount: what a later one found it could not tell from anybody's.
     """
 
     def __init__(self, parts: Parts, *, recorder: Recorder, deleter: Deleter) -> None:
-        """Take up what earlier mounts have left, unless this one may not change anything."""
         self._parts = parts
         self._recorder = recorder
         self._deleter = deleter
-        rows = [] if parts.config.read_only else parts.strays.rows()
-        self._rows: dict[UploadKey, StrayUploadRow] = {_key_of(row): row for row in rows}
+        self._strays: dict[UploadKey, _Stray] = {}
         parts.namespace.wanted = self._wanted
 
     @property
     def is_any(self) -> bool:
         """Whether there is anything to look for."""
-        return bool(self._rows)
+        return bool(self._strays)
 
-    def note(self, upload: UploadKey, *, known: Collection[FileId]) -> None:
-        """Say that an upload was given up, and may have arrived; one step.
+    def note(
+        self, upload: UploadKey, *, source: File, size_bytes: int, known: Collection[FileId]
+    ) -> None:
+        """Say that a copy was given up, and may have arrived; one step.
 
         Args:
             upload: Which upload.
+            source: What it was to be a copy of.
+            size_bytes: How long that was.
             known: Ids of files that look like it, and were there before it began.
         """
-        row = StrayUploadRow(
-            container_id=upload.container_id,
-            stored_name=upload.stored_name,
-            digest=upload.digest,
-            known=tuple(sorted(known)),
+        before = self._strays.get(upload)
+        stray = _Stray(
+            source=source,
+            size_bytes=size_bytes,
+            # What was there before the first attempt was there before the second.
+            known=frozenset(known) if before is None else before.known,
             since_s=self._parts.clock.wall_ns() // NS_PER_S,
         )
-        # What was there before the first attempt was there before the second.
-        row = self._rows.setdefault(upload, row)
-        with self._parts.spared():
-            self._parts.strays.put(row)
+        self._strays[upload] = stray
+        self._hide_shown(upload, stray)
         self._recorder.on_failure(None)
-
-    def look_first_s(self, upload: UploadKey) -> float | None:
-        """Return how long to look for an upload before it is made again; None if it is no stray."""
-        row = self._rows.get(upload)
-        return None if row is None else looking_s(self._parts.clock, row.since_s)
 
     def wanted_again(self, upload: UploadKey) -> None:
         """Say that an upload was made again, and what it had left was found or is not there."""
-        if upload in self._rows:
-            self._forget(upload)
+        self._strays.pop(upload, None)
 
     async def clear(self) -> None:
         """Look for all of them, and delete what there is; what cannot be had stays for later."""
         limiter = trio.CapacityLimiter(RETRIED_AT_ONCE)
         async with trio.open_nursery() as nursery:
-            for upload in list(self._rows):
+            for upload in list(self._strays):
                 nursery.start_soon(self._clear_one, upload, limiter)
 
     async def _clear_one(self, upload: UploadKey, limiter: trio.CapacityLimiter) -> None:
         paths = lookalikes(upload.stored_name, upload.digest)
         keys = [f"{upload.container_id} {path}" for path in paths]
         try:
+            # Held to the end: under the same path, and id, something may be stored meanwhile.
             async with limiter, self._parts.stored_paths.hold(*keys):
-                row = self._rows.get(upload)  # None if it was wanted again meanwhile
-                found = None if row is None else await self._find(upload, row)
+                stray = self._strays.get(upload)
+                if stray is not None:  # or it was wanted again
+                    await self._clear_held(upload, stray)
         except CtrfsError as error:
             log.info("whether %s was stored is not known yet: %s", upload, error)
-            return
-        if found is not None:
-            await self._deleter.delete_all([found])
 
-    async def _find(self, upload: UploadKey, row: StrayUploadRow) -> ContainerFile | None:
-        """Return what is to be deleted, hidden and recorded; None if there is nothing."""
+    async def _clear_held(self, upload: UploadKey, stray: _Stray) -> None:
+        found = await self._find(upload, stray)
+        is_to_go = found is not None and await self._is_there(stray.source)
+        self._parts.uploader.forget(upload)
+        del self._strays[upload]
         owner = self._parts.tree.container(upload.container_id)
+        if found is None or not is_to_go or not self._is_ours(found, stray):
+            if owner is not None and found is not None:
+                log.warning("%s stays, as it may be the only copy", found.path)
+                self._parts.namespace.suspect(owner)  # it was not shown until now
+            return
+        self._recorder.settle(deletes=[found])
+        self._deleter.hide(found)
+        if owner is not None:
+            self._parts.tree.forget_double(owner, found, stray.source)
+            self._parts.namespace.changed_by_us()
+        await self._deleter.delete_held(found)
+
+    async def _find(self, upload: UploadKey, stray: _Stray) -> ContainerFile | None:
+        """Return what an upload has made; None if it is not there.
+
+        Raises:
+            RemoteError: The service did not list the container.
+        """
+        owner = self._parts.tree.container(upload.container_id)
+
+        def is_known(file_id: FileId) -> bool:
+            is_hidden = owner is not None and self._parts.namespace.is_hidden(owner, file_id)
+            return file_id in stray.known or is_hidden
+
         try:
-            found = await self._parts.uploader.find(
+            return await self._parts.uploader.find(
                 upload,
-                is_known=lambda file_id: (
-                    file_id in row.known
-                    or (owner is not None and self._parts.namespace.is_hidden(owner, file_id))
-                ),
-                for_s=looking_s(self._parts.clock, row.since_s),
+                size_bytes=stray.size_bytes,
+                is_known=is_known,
+                for_s=looking_s(self._parts.clock, stray.since_s),
             )
         except (RemoteNotFoundError, ContainerExpiredError):
-            found = None  # gone with its container
-        if found is None or _is_changed_here(owner, found.id):
-            self._forget(upload)
-            return None
-        with self._parts.spared(), self._parts.journal.together():
-            self._recorder.settle(deletes=[found])
-            self._forget(upload)
-        if owner is not None:
-            self._parts.namespace.hide(owner, found)
-            if found.id in owner.files:
-                self._parts.tree.take_name(owner.files[found.id])
-                self._parts.namespace.changed_by_us()
-        return found
+            return None  # gone with its container
 
-    def _forget(self, upload: UploadKey) -> None:
-        row = self._rows.pop(upload)
-        with self._parts.spared():
-            self._parts.strays.remove(row)
+    async def _is_there(self, source: File) -> bool:
+        """Tell whether a file is there for sure, on the service or in a change made here.
+
+        Raises:
+            RemoteError: The service did not say.
+        """
+        remote = source.remote
+        if not _is_shown(source) or source.is_claimed or source.is_local_only or remote is None:
+            return _is_shown(source)
+        try:
+            found = await self._parts.api.retrieve_file(remote.container_id, remote.id)
+        except (RemoteNotFoundError, ContainerExpiredError):
+            return False
+        return version_of(found) == version_of(remote) and _is_shown(source)
+
+    def _is_ours(self, row: ContainerFile, stray: _Stray) -> bool:
+        """Tell whether a file of the right name and digest is what an attempt of ours has made."""
+        owner = self._parts.tree.container(row.container_id)
+        shown = None if owner is None else owner.files.get(row.id)
+        return (
+            row.id not in stray.known
+            and row.source != MADE_INSIDE
+            and row.created_at_s <= stray.since_s + LATE_S
+            # Somebody is making something else of it here, and needs its bytes for that.
+            and not (shown is not None and shown.is_claimed)
+        )
+
+    def _hide_shown(self, upload: UploadKey, stray: _Stray) -> None:
+        """Take away what a listing has shown while the renaming was under way."""
+        owner = self._parts.tree.container(upload.container_id)
+        paths = paths_with_digest(upload.stored_name, upload.digest)
+        shown = [] if owner is None else [file.remote for file in owner.files.values()]
+        for row in shown:
+            is_stray = row is not None and row.path in paths and self._is_ours(row, stray)
+            if owner is not None and row is not None and is_stray and _is_shown(stray.source):
+                self._parts.tree.forget_double(owner, row, stray.source)
+                self._parts.namespace.changed_by_us()
+                self._parts.namespace.suspect(owner)  # a folder may have been made for it
 
     def _wanted(
         self, container_id: ContainerId, rows: Sequence[ContainerFile]
@@ -135,30 +197,28 @@ class Strays:
 
         Where the server puts no hash before the names the bytes have to be looked at first.
         """
-        strays = [row for row in self._rows.values() if row.container_id == container_id]
-        if not strays:
+        if not self._strays:
             return rows
-        owner = self._parts.tree.container(container_id)
-        known = {
-            path: frozenset(row.known)
-            for row in strays
-            for path in paths_with_digest(row.stored_name, row.digest)
+        strays = {
+            path: stray
+            for upload, stray in self._strays.items()
+            if upload.container_id == container_id
+            for path in paths_with_digest(upload.stored_name, upload.digest)
         }
-        return [
-            row
-            for row in rows
-            if row.path not in known
-            or row.id in known[row.path]
-            or row.source == MADE_INSIDE
-            or _is_changed_here(owner, row.id)
-        ]
+        listed = {row.id for row in rows} if strays else set()
+
+        def is_stray(row: ContainerFile) -> bool:
+            stray = strays.get(row.path)
+            if stray is None or not self._is_ours(row, stray) or not _is_shown(stray.source):
+                return False
+            # Nothing is hidden unless what it was copied from is shown.
+            remote = stray.source.remote
+            if remote is None or remote.container_id != container_id:
+                return True
+            return stray.source.is_claimed or remote.id in listed
+
+        return [row for row in rows if not is_stray(row)]
 
 
-def _key_of(row: StrayUploadRow) -> UploadKey:
-    return UploadKey(ContainerId(row.container_id), row.stored_name, row.digest)
-
-
-def _is_changed_here(owner: ContainerDirectory | None, file_id: FileId) -> bool:
-    """Tell whether a user has made something else of a stored file; that file's save needs it."""
-    shown = None if owner is None else owner.files.get(file_id)
-    return shown is not None and shown.is_claimed
+def _is_shown(file: File) -> bool:
+    return not file.is_removed and file.parent is not None and not file.owner.is_gone

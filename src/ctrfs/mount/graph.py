@@ -30,7 +30,6 @@ from ctrfs.disk.overlay import Overlay
 from ctrfs.disk.progress import ProgressFile, text_from_progress
 from ctrfs.disk.spool import SpoolDirectory
 from ctrfs.disk.state_dir import StateDirectory
-from ctrfs.disk.stray_uploads import StrayUploads
 from ctrfs.disk.takeover import take_over_free_slots
 from ctrfs.errors import LocalDiskError
 from ctrfs.fs.control import ControlDirectory
@@ -157,7 +156,6 @@ def build_floors(
         overlay=overlay,
         local=local,
         journal=journal,
-        strays=StrayUploads(state.database),
         local_only=LocalOnlyNames(config.files.local_only),
         handles=HandleTable(handles_max=config.files.open_files_max),
         mount_id=f"{clock.wall_ns():x}-{os.getpid():x}",

@@ -336,11 +336,11 @@ class Namespace:
             self._lost(owner)
             raise NoSuchEntryError(f"container {container_id} is gone: {error}") from error
         own = self._own(owner)
-        listed = self.wanted(container_id, listing.items)
-        doubtful = own.doubtful(listed, started_s=started_s)
+        doubtful = own.doubtful(listing.items, started_s=started_s)
         gone = await self._gone(
             doubtful, lambda row: self._api.retrieve_file(row.container_id, row.id)
         )
+        listed = self.wanted(container_id, listing.items)
         rows = own.fold(listed, started_s=started_s, now_s=self._clock.monotonic_s(), gone=gone)
         rejected = self.tree.apply_files(owner, rows)
         self._rejected[container_id] = [*listing.rejected, *rejected][:REJECTED_KEPT]

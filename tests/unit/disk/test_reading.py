@@ -19,14 +19,12 @@ from ctrfs.disk.reading import (
     LocalOnlyFile,
     PendingDelete,
     SlotContents,
-    StrayCopy,
     UnsentFile,
     open_spool_file,
     read_slot,
     slots_below,
 )
 from ctrfs.disk.state_dir import StateDirectory
-from ctrfs.disk.stray_uploads import StrayUploadRow, StrayUploads
 from ctrfs.errors import LocalDiskError
 
 SPOOL_NAME = "0" * 32
@@ -49,13 +47,6 @@ UNSENT = UnsentRow(
     mtime_ns=400 * 10**18,
     mode=0o644,
     error="no route\nto host",
-    since_s=1_700_000_000,
-)
-STRAY = StrayUploadRow(
-    container_id="cntr_1",
-    stored_name="plots/fig.png",
-    digest="ab" * 16,
-    known=(),
     since_s=1_700_000_000,
 )
 # As version 1 of the program made them: docs/durability.md, disk.database.
@@ -82,7 +73,6 @@ def fill(database: StateDatabase) -> None:
     journal.put(UNSENT)
     journal.settle(deletes=[VERSION])
     journal.put_rmdir("cntr_2")
-    StrayUploads(database).put(STRAY)
     journal.put_folder_move(
         FolderMoveRow(container_id="cntr_1", old_path=b"a", new_path=b"b", files=())
     )
@@ -125,7 +115,6 @@ def kept_in(slot: Path) -> SlotContents:
         ),
         folder_moves=(FolderMove(container_id="cntr_1", old_path=b"a", new_path=b"b"),),
         rmdirs=("cntr_2",),
-        strays=(StrayCopy(container_id="cntr_1", stored_name="plots/fig.png"),),
         local_only=(
             LocalOnlyFile(
                 container_id="cntr_1",
@@ -175,15 +164,6 @@ def test_the_first_version_of_the_journal_is_read_as_it_is(tmp_path: Path) -> No
     assert [(row.file_id, row.stored_path) for row in found.deletes] == [("f", "")]
     assert found.source is None
     assert (tmp_path / "state.db").read_bytes() == before
-
-
-def test_a_database_from_before_strays_were_written_down_is_read_as_it_is(tmp_path: Path) -> None:
-    with StateDirectory.open(tmp_path, "openai:", clock=StoppedClock()) as state:
-        fill(state.database)
-        state.database.execute("DROP TABLE stray_upload")
-        state.database.execute("PRAGMA user_version = 3")
-
-    assert read_slot(state.path) == replace(kept_in(state.path), strays=())
 
 
 def test_rows_that_make_no_sense_do_not_hide_the_others(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from hashlib import blake2b
@@ -103,6 +104,22 @@ def test_bytes_go_with_their_record(database: StateDatabase) -> None:
     Journal(database).settle(ROW.key)
 
     assert small_bytes_in(database) == 0
+
+
+def test_a_database_of_the_version_before_gets_the_table(tmp_path: Path, spool: Path) -> None:
+    path = tmp_path / "older.db"
+    StateDatabase(path).close()
+    older = sqlite3.connect(path)
+    older.execute("DROP TABLE small_bytes")
+    older.execute("PRAGMA user_version = 2")
+    older.close()
+
+    database = StateDatabase(path)
+    keep(database, ROW, CONTENT)
+    bring_back_small_bytes(database, spool)
+    database.close()
+
+    assert (spool / NAME).read_bytes() == CONTENT
 
 
 def test_a_disk_that_refuses_leaves_the_bytes_in_the_database_and_lets_the_mount_begin(

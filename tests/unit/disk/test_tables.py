@@ -23,7 +23,6 @@ from ctrfs.disk.journal import (
 )
 from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay, OverlayRow
-from ctrfs.disk.stray_uploads import StrayUploadRow, StrayUploads
 from ctrfs.errors import LocalDiskError, LocalDiskFullError
 
 FILE = LocalFileRow(
@@ -48,14 +47,6 @@ UNSENT = UnsentRow(
     mtime_ns=400 * 10**18,
     mode=0o644,
     error="no route\nto host",
-    since_s=1_700_000_000,
-)
-
-STRAY = StrayUploadRow(
-    container_id="cntr_1",
-    stored_name="plots/fig\udcff.png",
-    digest="ab" * 16,
-    known=("cfile_1", "a,b\udcff"),
     since_s=1_700_000_000,
 )
 
@@ -294,55 +285,6 @@ def test_the_journal_of_the_first_version_is_carried_over(tmp_path: Path) -> Non
     database.close()
 
     assert (row.key, row.path, row.spool_name, row.replaces) == ("7", b"a.txt", "spool", ())
-
-
-def test_a_stray_upload_is_remembered_until_it_is_removed(database: StateDatabase) -> None:
-    strays = StrayUploads(database)
-    other = replace(STRAY, digest="cd" * 16, known=(), since_s=1)
-
-    strays.put(STRAY)
-    strays.put(other)
-    strays.put(STRAY)
-    assert strays.rows() == [other, STRAY]
-
-    strays.remove(other)
-    strays.remove(other)
-    assert strays.rows() == [STRAY]
-
-
-@pytest.mark.parametrize(
-    "change", ["known = 'nonsense'", "known = '7'", "known = 7", "since_s = 'soon'", "digest = 1.5"]
-)
-def test_a_damaged_stray_upload_does_not_hide_the_others(
-    database: StateDatabase, change: str
-) -> None:
-    strays = StrayUploads(database)
-    strays.put(STRAY)
-    strays.put(replace(STRAY, container_id="cntr_2"))
-
-    database.execute(f"UPDATE stray_upload SET {change} WHERE container_id = x'636e74725f31'")  # noqa: S608  # a constant
-
-    assert [row.container_id for row in strays.rows()][-1] == "cntr_2"
-
-
-@pytest.mark.parametrize("version", [2, 3])
-def test_databases_of_earlier_versions_get_the_tables_that_they_lack(
-    tmp_path: Path, version: int
-) -> None:
-    path = tmp_path / "older.db"
-    StateDatabase(path).close()
-    with closing(sqlite3.connect(path)) as older:
-        older.execute("DROP TABLE stray_upload")
-        if version == 2:
-            older.execute("DROP TABLE small_bytes")
-        older.execute(f"PRAGMA user_version = {version}")
-
-    database = StateDatabase(path)
-    StrayUploads(database).put(STRAY)
-    Journal(database).put_bytes("7", b"small")
-
-    assert StrayUploads(database).rows() == [STRAY]
-    database.close()
 
 
 def test_a_fact_is_remembered_and_replaced(database: StateDatabase) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+import trio
 import trio.testing
-from tests.support.in_process import WRITE, InProcessMount
+from tests.support.in_process import WRITE, InProcessMount, Settings, mounted
 from tests.support.service import InProcessService
 from tests.support.trees import stored
 
+from ctrfs.config import FileSystemConfig, WriteMode
 from ctrfs.errors import RemoteRefusedError, RemoteUncertainError
 
 Work: TypeAlias = Callable[[InProcessMount], Awaitable[None]]
@@ -117,3 +120,54 @@ async def test_a_file_renamed_over_another_and_back_is_not_stored_a_second_time(
     assert await mount.walk("work") == {"work/a": b"old"}
     assert len(mount.parts.journal) == 0
     assert mount.parts.journal.deletes() == []
+
+
+async def test_what_is_learnt_of_one_upload_is_not_forgotten_of_the_same_by_another_file(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first file has another name by now, and is saved while the other is on its way."""
+    first = await mount.create("work/c")
+    await mount.fs.write(first, 0, b"same")
+    service.add_fault("create_file", "reset", count=1)
+    service.add_fault("list_files", "status", status=503)
+    with pytest.raises(RemoteUncertainError):
+        await mount.fs.fsync(first)
+    service.clear_faults()
+    await mount.rename("work/c", "work/z")
+    second = await mount.create("work/c")
+    await mount.fs.write(second, 0, b"same")
+    service.add_fault("create_file", "stall", seconds=20, bytes=0, when="before", count=1)
+    service.reset_counters()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.close, second)
+        while not service.counters().get("create_file"):  # noqa: ASYNC110  # it tells nobody
+            await trio.sleep(0.25)
+        await mount.close(first)
+
+    assert stored(service, "work") == {"c": b"same", "z": b"same"}
+
+
+async def test_what_is_stored_again_under_its_id_while_its_deletion_waits_stays(
+    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Removed and made again with the same bytes, on a server that gives those the same id."""
+    service.set_behaviour(duplicates="same")
+    service.create_container("work")
+    settings = Settings(files=FileSystemConfig(write_mode=WriteMode.BACK))
+    async with mounted(service, state, settings) as mount:
+        await mount.write_file("work/a", b"same")
+        await mount.sync("work")
+        await mount.unlink("work/a")
+        service.add_fault("create_file", "delay", seconds=20, when="after")
+
+        await mount.write_file("work/a", b"same")
+        await mount.sync("work")
+        await trio.sleep(60)
+
+        assert stored(service, "work") == {"a": b"same"}
+        await mount.refresh("work")
+        assert await mount.walk("work") == {"work/a": b"same"}

@@ -5,8 +5,6 @@ The service may have stored a copy though its answer got lost, or nobody waited 
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -14,11 +12,15 @@ from typing import TypeAlias
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 from tests.support.in_process import WRITE, InProcessMount, Settings, mounted
 from tests.support.service import InProcessService
 from tests.support.trees import id_of, stored
 
-from ctrfs.config import FileSystemConfig, WriteMode
+from ctrfs.api.client import ContainersClient
+from ctrfs.api.models import ContainerFile, ContainerId
+from ctrfs.api.protocol import UploadBody
+from ctrfs.config import FileSystemConfig, TreeConfig, WriteMode
 from ctrfs.errors import CtrfsError
 
 # Longer than a copy is looked for, and than the pause before the next attempt at anything.
@@ -47,10 +49,10 @@ def ids(service: InProcessService) -> set[str]:
 
 
 async def rename_without_answer(
-    mount: InProcessMount, service: InProcessService, old: str, new: str
+    mount: InProcessMount, service: InProcessService, old: str, new: str, *, arrives: bool = True
 ) -> None:
     """The copy arrives, its answer gets lost, and then nobody can say what there is."""
-    service.add_fault("create_file", "reset", when="after", count=1)
+    service.add_fault("create_file", "reset", when="after" if arrives else "before", count=1)
     service.add_fault("list_files", "status", status=503)
     with pytest.raises(CtrfsError):
         await mount.rename(old, new)
@@ -116,60 +118,6 @@ async def test_no_listing_ever_shows_a_copy_of_a_renaming_that_failed(
         assert len(ids(service)) == len(containers) + 1
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMES)
-async def test_the_next_mount_deletes_what_a_renaming_that_failed_has_left(
-    service: InProcessService,
-    state: Path,
-    containers: set[str],
-    autojump_clock: trio.testing.MockClock,
-    old: str,
-    new: str,
-) -> None:
-    async with mounted(service, state) as mount:
-        seen = await mount.walk()
-        await rename_without_answer(mount, service, old, new)
-    assert len(ids(service)) == len(containers) + 1
-
-    async with mounted(service, state) as again:
-        assert await again.walk() == seen
-        await trio.sleep(LONG_S)
-
-        assert await again.walk() == seen
-    assert ids(service) == containers
-
-
-async def test_what_a_mount_in_another_slot_has_left_is_deleted_by_the_next(
-    service: InProcessService,
-    state: Path,
-    containers: set[str],
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async with mounted(service, state), mounted(service, state) as second:
-        await second.walk()
-        await rename_without_answer(second, service, "work/d", "work/e")
-
-    async with mounted(service, state) as again:
-        await again.walk()
-        await trio.sleep(LONG_S)
-
-    assert ids(service) == containers
-
-
-async def test_what_is_to_be_looked_for_is_listed_among_what_is_pending(
-    service: InProcessService,
-    state: Path,
-    containers: set[str],
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async with mounted(service, state) as mount:
-        await mount.walk()
-        await rename_without_answer(mount, service, "work/d", "work/e")
-
-        pending = await mount.read_file(".ctrfs/pending")
-
-    assert json.loads(pending) == {"container_id": id_of(service, "work"), "delete_copy": "e/x"}
-
-
 async def test_an_orderly_end_deletes_what_a_renaming_that_failed_has_left(
     service: InProcessService,
     state: Path,
@@ -199,30 +147,6 @@ async def test_a_renaming_that_is_made_again_takes_the_copy_and_keeps_it(
         await rename_without_answer(mount, service, old, new)
 
         await check_renamed(mount, service, old, new)
-
-
-@pytest.mark.parametrize(("old", "new"), RENAMES)
-async def test_a_renaming_that_the_next_mount_makes_takes_the_copy_before_it_is_looked_for(
-    service: InProcessService,
-    state: Path,
-    containers: set[str],
-    autojump_clock: trio.testing.MockClock,
-    caplog: pytest.LogCaptureFixture,
-    old: str,
-    new: str,
-) -> None:
-    async with mounted(service, state) as mount:
-        await mount.walk()
-        await rename_without_answer(mount, service, old, new)
-    async with mounted(service, state) as again:
-        caplog.set_level(logging.INFO)
-        service.add_fault("list_files", "status", status=503)
-        await again.names()
-        while "is not known yet" not in caplog.text:  # noqa: ASYNC110  # the log is all there is
-            await trio.sleep(1)
-        service.clear_faults()
-
-        await check_renamed(again, service, old, new)
 
 
 async def check_renamed(
@@ -305,6 +229,215 @@ async def test_with_write_back_a_folder_that_could_not_be_renamed_leaves_no_copy
     async with mounted(service, state, settings) as mount:
         seen = await mount.walk()
         await rename_without_answer(mount, service, "work/d", "work/e")
+
+        await trio.sleep(LONG_S)
+
+        assert ids(service) == containers
+        assert await mount.walk() == seen
+
+
+async def rename_too(another: InProcessMount) -> None:
+    await another.rename("work/a", "work/c")
+
+
+async def remove_the_first(another: InProcessMount) -> None:
+    await another.unlink("work/a")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("change", [rename_too, remove_the_first])
+async def test_a_copy_goes_only_while_what_it_was_copied_from_is_there(
+    service: InProcessService,
+    state: Path,
+    containers: set[str],
+    autojump_clock: trio.testing.MockClock,
+    change: Callable[[InProcessMount], Awaitable[None]],
+    *,
+    arrives: bool,
+) -> None:
+    """Another mount has made the renaming meanwhile, or somebody has removed the first name."""
+    async with mounted(service, state) as mount, mounted(service, state) as another:
+        await mount.walk()
+        await another.walk()
+        await rename_without_answer(mount, service, "work/a", "work/c", arrives=arrives)
+        await change(another)
+        left = b"aaa" in stored(service, "work").values()
+
+        await trio.sleep(LONG_S)
+
+        assert (b"aaa" in stored(service, "work").values()) == left
+        await mount.refresh("work")
+        assert (b"aaa" in (await mount.walk("work")).values()) == left
+
+
+async def test_a_copy_goes_when_its_source_has_another_name_or_other_bytes_by_now(
+    service: InProcessService,
+    state: Path,
+    containers: set[str],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with mounted(service, state) as mount:
+        await mount.walk()
+        await rename_without_answer(mount, service, "work/a", "work/c")
+        await rename_without_answer(mount, service, "work/d", "work/e")
+        await mount.rename("work/a", "work/z")
+        await mount.write_file("work/d/x", b"other")
+
+        await trio.sleep(LONG_S)
+
+        assert stored(service, "work") == {"z": b"aaa", "b": b"bbb", "d/x": b"other"}
+
+
+async def test_what_a_listing_has_shown_is_gone_once_the_renaming_has_failed(
+    service: InProcessService,
+    state: Path,
+    containers: set[str],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with mounted(service, state) as mount:
+        seen = await mount.walk()
+        service.add_fault("create_file", "delay", seconds=LATE_S, when="after", count=1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.rename, "work/d", "work/e")
+            await trio.sleep(LATE_S / 2)
+            await mount.refresh("work")
+            assert await mount.names("work/e") == ["x"]
+            nursery.cancel_scope.cancel()
+        await trio.sleep(0.1)
+
+        assert await mount.walk() == seen
+
+
+async def test_the_last_attempt_counts_where_listings_lag(
+    service: InProcessService,
+    state: Path,
+    containers: set[str],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with mounted(service, state) as mount:
+        await mount.walk()
+        service.set_behaviour(list_lag_s=5.0)
+        service.add_fault("create_file", "reset", count=1)
+        service.add_fault("list_files", "status", status=503)
+        with pytest.raises(CtrfsError):
+            await mount.rename("work/a", "work/c")
+        service.clear_faults()
+        service.add_fault("create_file", "delay", seconds=LATE_S, when="after", count=1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.rename, "work/a", "work/c")
+            await until_asked_for(service, "create_file")
+            await trio.sleep(0.5)
+            nursery.cancel_scope.cancel()
+        service.clear_faults()
+        await trio.sleep(LONG_S)
+
+        assert ids(service) == containers
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMES)
+async def test_a_copy_that_is_wanted_again_while_it_is_looked_for_is_not_deleted(
+    service: InProcessService,
+    state: Path,
+    containers: set[str],
+    autojump_clock: trio.testing.MockClock,
+    old: str,
+    new: str,
+) -> None:
+    """The server gives the same id to the same bytes."""
+    service.set_behaviour(duplicates="same")
+    async with mounted(service, state) as mount:
+        before = await mount.walk()
+        await rename_without_answer(mount, service, old, new)
+        await while_it_is_looked_for(service)
+
+        await mount.rename(old, new)
+        await trio.sleep(LONG_S)
+
+        await mount.refresh("work")
+        await mount.refresh("other")
+        seen = await mount.walk()
+        assert sorted(filter(None, seen.values())) == sorted(
+            content for name, content in before.items() if content and name != gone_with(new)
+        )
+
+
+def gone_with(new: str) -> str:
+    """Return what a renaming overwrites: only one of them does."""
+    return "work/b" if new == "work/b" else ""
+
+
+async def while_it_is_looked_for(service: InProcessService) -> None:
+    service.add_fault("list_files", "delay", seconds=10, count=1)
+    await until_asked_for(service, "list_files")
+
+
+async def until_asked_for(service: InProcessService, operation: str) -> None:
+    service.reset_counters()
+    while not service.counters().get(operation):  # noqa: ASYNC110  # the service tells nobody
+        await trio.sleep(0.25)
+
+
+async def test_what_is_stored_under_the_same_id_while_a_copy_is_looked_for_stays(
+    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The server knows a file by its path."""
+    service.set_behaviour(hash_prefix=False, ids="path")
+    service.upload(service.create_container("work"), "a", b"aaa")
+    settings = Settings(tree=TreeConfig(ttl_s=600, max_stale_s=600))
+    async with mounted(service, state, settings) as mount:
+        await mount.walk()
+        await rename_without_answer(mount, service, "work/a", "work/c")
+        await while_it_is_looked_for(service)
+
+        await mount.write_file("work/c", b"brand new")
+        await trio.sleep(LONG_S)
+
+        assert stored(service, "work") == {"a": b"aaa", "c": b"brand new"}
+
+
+async def test_a_file_of_another_length_is_not_read_to_tell_whose_it_is(
+    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    service.set_behaviour(hash_prefix=False)
+    service.upload(service.create_container("work"), "a", b"aaa")
+    async with mounted(service, state) as mount:
+        await mount.walk()
+        service.add_fault("create_file", "reset", count=1)
+        service.add_fault("list_files", "status", status=503)
+        with pytest.raises(CtrfsError):
+            await mount.rename("work/a", "work/c")
+        service.clear_faults()
+        await mount.write_file("work/c", b"much longer")
+        service.reset_counters()
+
+        await trio.sleep(LONG_S)
+
+        assert "file_content" not in service.counters()
+
+
+async def test_a_copy_of_which_the_service_says_another_length_is_deleted(
+    service: InProcessService,
+    state: Path,
+    containers: set[str],
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with mounted(service, state) as mount:
+        seen = await mount.walk()
+        create_file = ContainersClient.create_file
+
+        async def create_and_lie(
+            client: ContainersClient, container_id: ContainerId, *, name: str, body: UploadBody
+        ) -> ContainerFile:
+            made = await create_file(client, container_id, name=name, body=body)
+            return replace(made, size_bytes=7)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ContainersClient, "create_file", create_and_lie)
+            with pytest.raises(CtrfsError):
+                await mount.rename("work/a", "work/c")
 
         await trio.sleep(LONG_S)
 
