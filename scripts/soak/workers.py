@@ -59,29 +59,35 @@ def _remove_tree(hands: Hands, place: str, paths: list[str]) -> None:
 
 
 def move_folders(hands: Hands) -> None:
-    """Fill a folder, rename it there and back, and delete what is in it."""
+    """Fill a folder, rename it there and back, and read what is in it.
+
+    After a renaming that failed both names may be taken: the next round has others.
+    """
     names = [f"part {number}" for number in range(4)]
-    here, there = "folder", "moved folder"
+    failures = sum(hands.failed[kind] for kind in hands.failed if kind.startswith("rename folder"))
+    here, there = f"folder {failures}", f"moved folder {failures}"
     (hands.top / here).mkdir(exist_ok=True)
     for name in names:
         hands.put(f"{here}/{name}", hands.content(bytes_max=9000))
     for old, new in ((here, there), (there, here)):
-        _move_folder(hands, old, new, names)
+        if not _move_folder(hands, old, new, names):
+            return
         for name in names:
             hands.check(f"{new}/{name}")
 
 
-def _move_folder(hands: Hands, old: str, new: str, names: list[str]) -> None:
+def _move_folder(hands: Hands, old: str, new: str, names: list[str]) -> bool:
     try:
         (hands.top / old).rename(hands.top / new)
     except OSError as error:
         hands.failed[f"rename folder: {error.strerror}"] += 1
-        note = hands.ledger.doubt_move
-    else:
-        hands.done["rename folder"] += 1
-        note = hands.ledger.move
+        for name in names:
+            hands.ledger.doubt_move(f"{old}/{name}", f"{new}/{name}")
+        return False
+    hands.done["rename folder"] += 1
     for name in names:
-        note(f"{old}/{name}", f"{new}/{name}")
+        hands.ledger.move(f"{old}/{name}", f"{new}/{name}")
+    return True
 
 
 def change_files(hands: Hands) -> None:
