@@ -214,11 +214,11 @@ class Download:
             return self._open(byte if byte == self.arrivals.first_missing else 0, None)
         part = part_around(
             byte,
-            arrived=self.arrivals.arrived,
-            length_bytes=self.arrivals.length_bytes,
+            arrivals=self.arrivals,
             habits=self._habits,
             config=self._config,
             follows_bytes=self._grown.pop(byte, 0),
+            is_rest_coming=any(lane.end is None and not lane.is_over for lane in self._lanes),
         )
         lane = self._open(*part)
         self._bring_the_rest_if_sooner()

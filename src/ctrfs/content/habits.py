@@ -12,8 +12,8 @@ BLOCK_BYTES_MAX: Final = 4 * MIB
 _GAIN: Final = 0.25
 # Below this a rate says more about buffers than about the line.
 _RATE_BYTES_MIN: Final = 256 * KIB
-# Who has waited for parts half as long as the whole would take is likely to go on.
-_PATIENCE: Final = 0.5
+# Who has waited for parts a third as long as the whole would take is likely to go on.
+_PATIENCE: Final = 1 / 3
 
 
 class Habits:
@@ -31,6 +31,7 @@ class Habits:
         self.has_ranges: bool | None = None
         self.latency_s = 0.0
         self.bytes_per_s = 0.0
+        self._measured_bytes = 0
 
     @property
     def reach_bytes(self) -> int:
@@ -43,8 +44,13 @@ class Habits:
 
     def brought(self, size_bytes: int, seconds: float) -> None:
         """Take in how long the bytes of one transfer took after its answer had begun."""
-        if size_bytes >= _RATE_BYTES_MIN and seconds > 0:
-            self.bytes_per_s = _smoothed(self.bytes_per_s, size_bytes / seconds)
+        if size_bytes < _RATE_BYTES_MIN or seconds <= 0:
+            return
+        # What a transfer costs beside its bytes makes a short one look slow.
+        is_better = min(size_bytes, BLOCK_BYTES_MAX) >= 2 * self._measured_bytes
+        before = 0.0 if is_better else self.bytes_per_s
+        self.bytes_per_s = _smoothed(before, size_bytes / seconds)
+        self._measured_bytes = max(self._measured_bytes, min(size_bytes, BLOCK_BYTES_MAX))
 
     def block_bytes(self, present_bytes: int, *, size_min: int) -> int:
         """Return how many bytes to ask for around one that is missing: a power of two.
@@ -54,9 +60,9 @@ class Habits:
         less than ``size_min``. As long as nobody knows how fast bytes come, soon enough to tell.
         """
         if self.bytes_per_s == 0:
-            wanted = min(present_bytes // 2, _RATE_BYTES_MIN)
+            wanted = min(present_bytes, _RATE_BYTES_MIN)
         else:
-            wanted = min(self.reach_bytes, present_bytes // 4, BLOCK_BYTES_MAX)
+            wanted = min(self.reach_bytes, present_bytes, BLOCK_BYTES_MAX)
         return max(size_min, 1 << max(0, wanted.bit_length() - 1))
 
     def is_sooner_whole(self, missing_bytes: int, *, waited_s: float) -> bool:

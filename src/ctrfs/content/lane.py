@@ -10,6 +10,7 @@ import trio
 from ctrfs import errands
 from ctrfs.api.protocol import ContentStream
 from ctrfs.config import ContentConfig
+from ctrfs.content.arrivals import Arrivals
 from ctrfs.content.habits import Habits
 from ctrfs.content.pace import Pace
 from ctrfs.disk.extents import Extents
@@ -86,22 +87,23 @@ class Lane:
 def part_around(
     byte: int,
     *,
-    arrived: Extents,
-    length_bytes: int | None,
+    arrivals: Arrivals,
     habits: Habits,
     config: ContentConfig,
     follows_bytes: int,
+    is_rest_coming: bool,
 ) -> tuple[int, int | None]:
     """Return where a new lane that brings ``byte`` should start and end.
 
     Args:
         byte: Missing, and not about to come; the length of the file if none is missing.
-        arrived: What is here.
-        length_bytes: Of the file, if known.
+        arrivals: What is here, and how long the file is.
         habits: How large a block is worth its request.
         config: How small one may be, and what comes whole.
         follows_bytes: The length of the part that ended at ``byte``; 0 if none did.
+        is_rest_coming: Whether all of it is on its way: a part would only hold that up.
     """
+    arrived, length_bytes = arrivals.arrived, arrivals.length_bytes
     if byte == arrived.present_end(0):
         return byte, _next_large(arrived, byte, max(config.near_bytes, habits.reach_bytes))
     if length_bytes is None or length_bytes <= config.near_bytes:
@@ -109,7 +111,8 @@ def part_around(
     if follows_bytes:
         start, size = byte, follows_bytes * GROWTH
     else:
-        size = habits.block_bytes(arrived.total_bytes, size_min=config.block_bytes_min)
+        wanted_bytes = 0 if is_rest_coming else arrived.total_bytes
+        size = habits.block_bytes(wanted_bytes, size_min=config.block_bytes_min)
         start = byte - byte % size
     gap = arrived.first_gap(byte, min(start + size, length_bytes))
     assert gap is not None, "the byte is missing"

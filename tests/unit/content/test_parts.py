@@ -256,6 +256,15 @@ async def test_who_reads_here_and_there_for_long_gets_the_rest_besides(bench: Be
     assert wholes(bench)[0] > 8
 
 
+async def test_parts_beside_the_rest_that_is_on_its_way_are_small(bench: Bench) -> None:
+    await read_here_and_there(bench, reads=60, room_bytes=64 * MIB)
+
+    (whole,) = wholes(bench)
+    behind = [(end or 0) - start for start, end in bench.service.parts[whole + 1 :]]
+    assert behind
+    assert max(behind) <= 16 * KIB
+
+
 async def test_who_looks_at_a_few_places_of_a_large_file_gets_no_more(bench: Bench) -> None:
     await read_here_and_there(bench, reads=8, room_bytes=64 * MIB)
 
