@@ -170,6 +170,7 @@ def test_a_mount_beside_takes_over_damaged_rows_or_leaves_them(
 @example(b"not a database at all", 0, True)
 @example(b"SQLite format 3\0", 0, True)
 @example(b"\xc2\x80", 3279, False)  # a column has another name
+@example(b"'", 3434, False)  # what SQLite quotes of it has lines
 def test_a_damaged_database_file_is_a_clear_error_and_stays(
     damage: bytes, offset: int, is_cut: bool
 ) -> None:

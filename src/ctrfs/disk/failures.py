@@ -19,6 +19,7 @@ def error_from_os_error(error: OSError, what: str) -> LocalDiskError:
 
 def error_from_sqlite_error(error: sqlite3.Error, what: str) -> LocalDiskError:
     """Return the error for a failed statement; ``what`` says what was being done."""
-    text = f"cannot {what}: {error}"
+    # SQLite quotes what it cannot read, lines and all.
+    text = f"cannot {what}: {' '.join(str(error).split())}"
     is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return LocalDiskFullError(text) if is_full else LocalDiskError(text)
