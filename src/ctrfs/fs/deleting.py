@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from ctrfs.api.models import ContainerFile, ContainerId, FileId
+from ctrfs.api.models import ContainerFile, ContainerId
 from ctrfs.errors import (
     ContainerExpiredError,
     CtrfsError,
@@ -35,15 +35,12 @@ class Deleter:
 
     Attributes:
         put_off: With write=back, who makes deletions later; None where they are made at once.
-
-    Invariant: ``_waiting`` has the ids whose deletion waits for its turn and was not called off.
     """
 
     def __init__(self, parts: Parts, recorder: Recorder) -> None:
         self._parts = parts
         self._recorder = recorder
         self.put_off: Callable[[Iterable[ContainerFile]], None] | None = None
-        self._waiting: set[tuple[ContainerId, FileId]] = set()
 
     async def delete_all(self, rows: Iterable[ContainerFile]) -> None:
         """Delete files that others have replaced and whose deletion is recorded.
@@ -78,19 +75,17 @@ class Deleter:
             row: Which file; cancelled, it is tried again later.
             limiter: Of how many are deleted at once.
         """
-        key = (row.container_id, row.id)
-        self._waiting.add(key)
         try:
             async with limiter or nullcontext(), self._parts.stored_paths.hold(stored_at(row)):
-                return await self.delete_held(row) if key in self._waiting else None
+                # It may have been called off while this waited, or before.
+                is_wanted = self._recorder.is_to_be_deleted(row)
+                return await self.delete_held(row) if is_wanted else None
         except RemoteError as error:  # of the lock
             self._recorder.not_deleted(row)
             return error
         except trio.Cancelled:
             self._recorder.not_deleted(row)
             raise
-        finally:
-            self._waiting.discard(key)
 
     async def delete_held(self, row: ContainerFile) -> RemoteError | None:
         """Do what ``delete`` does, for a caller that holds the lock of the stored path."""
@@ -117,13 +112,13 @@ class Deleter:
 
         Some servers give the same id to the same bytes, or to the same path.
         """
-        self._waiting.discard((stored.container_id, stored.id))
         if not self._parts.namespace.is_hidden(owner, stored.id):
             return
-        for version in self._recorder.journal.deletes_in(stored.container_id):
-            if version.file_id == stored.id:
-                self._recorder.deleted(remote_of(version))
+        self._recorder.call_off(stored)
         self._parts.namespace.unhide(owner, stored.id)
+        for file in self._parts.tree.files_below(owner):
+            if any(row.id == stored.id for row in file.replaces):
+                file.replaces = tuple(row for row in file.replaces if row.id != stored.id)
 
     async def retry(self) -> None:
         """Try once more to delete what has been replaced and could not be deleted.
@@ -150,6 +145,8 @@ class Deleter:
 
     async def _retry_one(self, row: ContainerFile, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
+            if not self._recorder.is_to_be_deleted(row):
+                return  # called off meanwhile
             if not self.is_unchanged(row):
                 self._recorder.deleted(row)
                 return

@@ -81,6 +81,9 @@ class Doubts:
     def note(self, file: File, digest: str) -> None:
         """Say that bytes of that digest may be on the service now; none if it is empty."""
         if digest:
+            if file.remote is not None and (file.digest or "") not in file.remote.path:
+                # Where names do not tell the bytes these may be in the place of the old by now.
+                file.digest = None
             now_s = self._parts.clock.wall_ns() // NS_PER_S
             file.doubt = Doubt(path_in_container(file), digest, now_s)
 

@@ -102,7 +102,13 @@ class FolderMover:
         self._intend(folder, new_path)
         reached("folder.intended")
         copies, useless = await self._copy_all(folder, new_path)
-        gone = [*useless, *(copy.old for copy in copies)]
+        # Some servers give a second copy the id of the first.
+        kept = {copy.new.id for copy in copies}
+        useless = [row for row in useless if row.id not in kept]
+        if target is not None and target.children:  # made while the files were copied
+            await self._take_back(folder, new_path, [*useless, *(copy.new for copy in copies)])
+            raise DirectoryNotEmptyError("the folder of that name has entries")
+        gone = [*useless, *(copy.old for copy in copies if copy.old.id not in kept)]
         self._settle(folder, new_path, gone, moved_from=path_in_container(folder))
         for copy in copies:
             self._parts.tree.forget_double(folder.owner, copy.new, copy.file)
@@ -224,10 +230,15 @@ class FolderMover:
                     )
             if failures:
                 break
-        useless += [copy.new for copy in done.values()]
-        self._settle(folder, new_path, useless, moved_from=None)
-        await self._deleter.delete_all(useless)
+        await self._take_back(folder, new_path, [*useless, *(copy.new for copy in done.values())])
         raise failures[0] if failures else CrossContainerError("files in it keep changing")
+
+    async def _take_back(
+        self, folder: Directory, new_path: EntryPath, copies: Sequence[ContainerFile]
+    ) -> None:
+        """Give the renaming up, and delete what was stored for it."""
+        self._settle(folder, new_path, copies, moved_from=None)
+        await self._deleter.delete_all(copies)
 
     async def _copy_one(
         self,

@@ -51,7 +51,8 @@ class Recorder:
 
     Invariant: ``_vouched`` has the key of each record that is of a file's present bytes (any
     other is of earlier ones, which are still there); ``_owed`` that of each record which should
-    be gone and could not be taken away.
+    be gone and could not be taken away; ``_to_delete`` each deletion that is neither done nor
+    called off, whether the disk has taken its record or not.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -64,6 +65,7 @@ class Recorder:
         self._foreign = frozenset(key for key, _container in parts.journal.keys_and_containers())
         self._vouched = set() if is_idle else set(self._foreign)
         self._owed: set[str] = set()
+        self._to_delete = set(self.overdue)
         self._changes = self._changes_synced = 0
         parts.store.on_change = self._changed
         self.postponed: dict[str, dict[StoredVersion, None]] = {}
@@ -231,11 +233,13 @@ class Recorder:
             durable: Whether to wait for the disk; if not, ``synced`` is to follow.
         """
         keys = [file.journal_key for file in files if file.journal_key is not None]
+        gone = list(deletes)
         try:
-            self.take_away(*files, deletes=deletes, durable=durable)
+            self.take_away(*files, deletes=gone, durable=durable)
         except LocalDiskError as error:
             log.warning("records of what was sent stay for now: %s", error)
             self._owed.update(keys)
+            self._to_delete.update(map(version_of, gone))
             self.on_failure(None)
             for file in files:
                 _is_settled(file)
@@ -269,6 +273,7 @@ class Recorder:
         keys = [file.journal_key for file in files if file.journal_key is not None]
         if keys or versions:
             self.journal.settle(*keys, deletes=versions, durable=durable)
+            self._to_delete.update(versions)
 
     def taken_away(self, *files: File) -> None:
         """Say that the step is made in which records were taken away."""
@@ -310,10 +315,21 @@ class Recorder:
                 self._vouched -= self._owed
                 self._owed.clear()
 
+    def is_to_be_deleted(self, row: ContainerFile) -> bool:
+        """Tell whether a deletion is still wanted: neither done nor called off."""
+        return version_of(row) in self._to_delete
+
+    def call_off(self, stored: ContainerFile) -> None:
+        """Say that nothing of the id of ``stored`` is to be deleted any more."""
+        for version in list(self._to_delete):
+            if (version.container_id, version.file_id) == (stored.container_id, stored.id):
+                self.deleted(remote_of(version))
+
     def deleted(self, row: ContainerFile) -> None:
         """Say that a deletion is done, or not wanted any more."""
         version = version_of(row)
         self.overdue.discard(version)
+        self._to_delete.discard(version)
         self.postponed.get(row.container_id, {}).pop(version, None)
         with self._parts.spared():
             self.journal.remove_delete(version)
@@ -416,6 +432,13 @@ def version_of(remote: ContainerFile) -> StoredVersion:
         created_at_s=remote.created_at_s,
         size_bytes=remote.size_bytes,
     )
+
+
+def is_same_version(one: ContainerFile, other: ContainerFile) -> bool:
+    """Tell whether two rows are of one version; some do not say how long it is."""
+    sizes = {one.size_bytes, other.size_bytes} - {None}
+    versions = [(row.id, row.path, row.created_at_s) for row in (one, other)]
+    return len(sizes) <= 1 and versions[0] == versions[1]
 
 
 def remote_of(version: StoredVersion) -> ContainerFile:

@@ -24,6 +24,7 @@ from ctrfs.disk.local_entries import LocalFileRow
 from ctrfs.errors import (
     CtrfsError,
     LocalDiskError,
+    RemoteNotFoundError,
     RemoteUncertainError,
     ShuttingDownError,
 )
@@ -31,7 +32,7 @@ from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts
 from ctrfs.fs.parts import Parts
-from ctrfs.fs.recording import Recorder, replaced_by
+from ctrfs.fs.recording import Recorder, is_same_version, replaced_by
 from ctrfs.fs.storing import Storer
 from ctrfs.tree.nodes import (
     ContainerDirectory,
@@ -203,10 +204,8 @@ class Saver:
         digest = ""
         try:
             async with open_file.sending() as outgoing:
-                if _is_stored_already(file, outgoing):
-                    await self.doubts.settle(file)  # what was there between may have arrived
-                remote = file.remote
-                if remote is not None and _is_stored_already(file, outgoing):
+                remote = await self._stored_already(file, outgoing)
+                if remote is not None:
                     replaced = self._keep_stored(file, remote, outgoing)
                 else:
                     await self.doubts.settle(file, digest=outgoing.digest)
@@ -243,6 +242,28 @@ class Saver:
         await self._deleter.delete_all(replaced)
         reached("save.settled")
 
+    async def _stored_already(self, file: File, outgoing: Outgoing) -> ContainerFile | None:
+        """Return what the service has, if that is exactly these bytes under exactly this name.
+
+        Where something else is to be deleted for it, the service is asked whether it still has it.
+
+        Raises:
+            RemoteError: The service did not say what there is.
+        """
+        if _seems_stored(file, outgoing):
+            await self.doubts.settle(file)  # what was there between may have arrived
+        remote = file.remote
+        if remote is None or not _seems_stored(file, outgoing):
+            return None
+        if file.replaces:
+            try:
+                found = await self._parts.api.retrieve_file(remote.container_id, remote.id)
+            except RemoteNotFoundError:
+                return None
+            is_same = is_same_version(found, remote) and file.remote is remote
+            return remote if is_same and _seems_stored(file, outgoing) else None
+        return remote
+
     def _keep_stored(
         self, file: File, remote: ContainerFile, outgoing: Outgoing
     ) -> Sequence[ContainerFile]:
@@ -251,7 +272,8 @@ class Saver:
         One step. Stored again under the same path it might be a second file, or the same one.
         """
         outgoing.settle(identity_of(remote, outgoing))
-        replaced, file.replaces = file.replaces, ()
+        replaced = [row for row in file.replaces if self._deleter.is_unchanged(row)]
+        file.replaces = ()
         file.is_claimed = False
         with self._parts.spared():
             self._parts.keep_facts(file)
@@ -282,7 +304,7 @@ class Saver:
 
         replaced = [
             row
-            for row in replaced_by(file)
+            for row in filter(self._deleter.is_unchanged, replaced_by(file))
             if row.container_id != stored.container_id
             or (row.id != stored.id and not (row.path == stored.path and may_be_it(row)))
         ]
@@ -309,6 +331,6 @@ def identity_of(stored: ContainerFile, outgoing: Outgoing) -> ContentIdentity:
     )
 
 
-def _is_stored_already(file: File, outgoing: Outgoing) -> bool:
+def _seems_stored(file: File, outgoing: Outgoing) -> bool:
     """Tell whether the service has exactly these bytes under exactly this name already."""
     return file.digest == outgoing.digest and file.shown_at == path_in_container(file)

@@ -116,14 +116,8 @@ class Storer:
     ) -> ContainerFile:
         container_id = owner.container.id
         doubt = None if file is None else file.doubt
-        # As of now: a listing that comes during the upload may have what it stores, and that
-        # must be taken for ours. Of all ids only those count that could be mistaken for it.
         paths = lookalikes(name, outgoing.digest)
-        shown = frozenset(
-            file_id
-            for file_id, other in owner.files.items()
-            if other.remote is not None and other.remote.path in paths
-        )
+        shown: frozenset[FileId] = frozenset()
 
         def is_known(file_id: FileId) -> bool:
             if file is not None and doubt is not None:
@@ -146,6 +140,14 @@ class Storer:
 
         try:
             async with self._parts.stored_paths.hold(*(f"{container_id} {path}" for path in paths)):
+                # As of now: a listing that comes during the upload may have what it stores, and
+                # that must be taken for ours. Of all ids only those count that could be mistaken
+                # for it.
+                shown = frozenset(
+                    file_id
+                    for file_id, other in owner.files.items()
+                    if other.remote is not None and other.remote.path in paths
+                )
                 stored = await self._parts.namespace.when_ready(container_id, send)
                 self._strays.wanted_again(upload)
                 self._deleter.call_off(owner, stored)

@@ -20,8 +20,8 @@ from ctrfs.errors import ContainerExpiredError, CtrfsError, RemoteNotFoundError
 from ctrfs.fs.deleting import RETRIED_AT_ONCE, Deleter
 from ctrfs.fs.doubts import looking_s
 from ctrfs.fs.parts import Parts
-from ctrfs.fs.recording import Recorder, version_of
-from ctrfs.tree.nodes import File
+from ctrfs.fs.recording import Recorder, is_same_version
+from ctrfs.tree.nodes import ContainerDirectory, File
 from ctrfs.units import NS_PER_S
 
 # What is younger by more than this than the attempt is of somebody else. The clock that says so
@@ -77,11 +77,16 @@ class Strays:
             known: Ids of files that look like it, and were there before it began.
         """
         before = self._strays.get(upload)
+        if before is not None:
+            # What the first attempt may have made is no less ours, as the second did not want it.
+            known = {
+                *before.known,
+                *(row_id for row_id in known if not self._may_be(row_id, upload, before)),
+            }
         stray = _Stray(
             source=source,
             size_bytes=size_bytes,
-            # What was there before the first attempt was there before the second.
-            known=frozenset(known) if before is None else before.known,
+            known=frozenset(known),
             since_s=self._parts.clock.wall_ns() // NS_PER_S,
         )
         self._strays[upload] = stray
@@ -164,7 +169,12 @@ class Strays:
             found = await self._parts.api.retrieve_file(remote.container_id, remote.id)
         except (RemoteNotFoundError, ContainerExpiredError):
             return False
-        return version_of(found) == version_of(remote) and _is_shown(source)
+        return is_same_version(found, remote) and _is_shown(source)
+
+    def _may_be(self, file_id: FileId, upload: UploadKey, stray: _Stray) -> bool:
+        owner = self._parts.tree.container(upload.container_id)
+        shown = None if owner is None else owner.files.get(file_id)
+        return shown is None or shown.remote is None or self._is_ours(shown.remote, stray)
 
     def _is_ours(self, row: ContainerFile, stray: _Stray) -> bool:
         """Tell whether a file of the right name and digest is what an attempt of ours has made."""
@@ -185,7 +195,7 @@ class Strays:
         shown = [] if owner is None else [file.remote for file in owner.files.values()]
         for row in shown:
             is_stray = row is not None and row.path in paths and self._is_ours(row, stray)
-            if owner is not None and row is not None and is_stray and _is_shown(stray.source):
+            if owner is not None and row is not None and is_stray and _is_in(owner, stray.source):
                 self._parts.tree.forget_double(owner, row, stray.source)
                 self._parts.namespace.changed_by_us()
                 self._parts.namespace.suspect(owner)  # a folder may have been made for it
@@ -206,18 +216,23 @@ class Strays:
             for path in paths_with_digest(upload.stored_name, upload.digest)
         }
         listed = {row.id for row in rows} if strays else set()
+        owner = self._parts.tree.container(container_id)
 
         def is_stray(row: ContainerFile) -> bool:
             stray = strays.get(row.path)
-            if stray is None or not self._is_ours(row, stray) or not _is_shown(stray.source):
+            if stray is None or owner is None or not self._is_ours(row, stray):
                 return False
-            # Nothing is hidden unless what it was copied from is shown.
-            remote = stray.source.remote
-            if remote is None or remote.container_id != container_id:
-                return True
-            return stray.source.is_claimed or remote.id in listed
+            # Nothing is hidden unless what it was copied from is shown beside it: a container
+            # that looks empty may be deleted.
+            source = stray.source
+            is_listed = source.remote is not None and source.remote.id in listed
+            return _is_in(owner, source) and (is_listed or source.is_claimed)
 
         return [row for row in rows if not is_stray(row)]
+
+
+def _is_in(owner: ContainerDirectory, file: File) -> bool:
+    return _is_shown(file) and file.owner is owner
 
 
 def _is_shown(file: File) -> bool:

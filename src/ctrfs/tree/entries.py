@@ -94,6 +94,8 @@ class EntryTree(FolderTree):
     ) -> list[RejectedRow]:
         """Lay a listing of one container's files over its directory; return what made no sense."""
         ours = {file_id for file_id, file in owner.files.items() if file.is_claimed}
+        for gone_id in ours - {row.id for row in rows}:
+            owner.files[gone_id].shown_at = None  # its save must not take it for stored already
         basis = _Basis(
             rows=[_known_row(owner, row) for row in rows if row.id not in ours],
             reserved=self._reserved(owner),

@@ -12,7 +12,12 @@ from tests.support.service import InProcessService
 from tests.support.trees import stored
 
 from ctrfs.config import FileSystemConfig
-from ctrfs.errors import CrossContainerError, RemoteInvalidError, RemoteRefusedError
+from ctrfs.errors import (
+    CrossContainerError,
+    DirectoryNotEmptyError,
+    RemoteInvalidError,
+    RemoteRefusedError,
+)
 
 ROUND_TRIP_S = 1.0
 LATE_S = 10.0
@@ -196,3 +201,31 @@ async def test_a_folder_that_outgrows_the_limit_while_it_moves_leaves_no_copies(
             await mount.refresh("work")
 
         assert set(stored(service, "work")) == {f"x/{name}" for name in "abcdef"}
+
+
+async def test_a_file_made_in_an_empty_folder_while_another_is_moved_over_it_stays(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Promise 18: the folder is not empty any more."""
+    service.plant(work, "/mnt/data/d/y", b"moved")
+    await mount.walk()
+    await mount.mkdir("work/e")
+    service.add_fault("create_file", "delay", seconds=LATE_S, nth=1)
+
+    async def move() -> None:
+        with pytest.raises(DirectoryNotEmptyError):
+            await mount.rename("work/d", "work/e")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(move)
+        await trio.sleep(LATE_S / 2)
+        await mount.write_file("work/e/x", b"made")
+
+    assert stored(service, "work") == {"d/y": b"moved", "e/x": b"made"}
+    await mount.refresh("work")
+    assert await mount.walk("work") == {
+        "work/d": None, "work/d/y": b"moved", "work/e": None, "work/e/x": b"made",
+    }  # fmt: skip

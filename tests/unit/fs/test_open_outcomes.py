@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 import trio
 import trio.testing
-from tests.support.in_process import WRITE, InProcessMount, Settings, mounted
+from tests.support.in_process import WRITE, InProcessMount
 from tests.support.service import InProcessService
 from tests.support.trees import stored
 
-from ctrfs.config import FileSystemConfig, WriteMode
 from ctrfs.errors import RemoteRefusedError, RemoteUncertainError
 
 Work: TypeAlias = Callable[[InProcessMount], Awaitable[None]]
@@ -151,23 +149,32 @@ async def test_what_is_learnt_of_one_upload_is_not_forgotten_of_the_same_by_anot
     assert stored(service, "work") == {"c": b"same", "z": b"same"}
 
 
-async def test_what_is_stored_again_under_its_id_while_its_deletion_waits_stays(
-    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock
+@pytest.mark.parametrize("is_noticed", [True, False])
+async def test_a_file_that_is_back_to_what_others_have_deleted_is_stored_again(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+    *,
+    is_noticed: bool,
 ) -> None:
-    """Removed and made again with the same bytes, on a server that gives those the same id."""
-    service.set_behaviour(duplicates="same")
-    service.create_container("work")
-    settings = Settings(files=FileSystemConfig(write_mode=WriteMode.BACK))
-    async with mounted(service, state, settings) as mount:
-        await mount.write_file("work/a", b"same")
-        await mount.sync("work")
-        await mount.unlink("work/a")
-        service.add_fault("create_file", "delay", seconds=20, when="after")
-
-        await mount.write_file("work/a", b"same")
-        await mount.sync("work")
-        await trio.sleep(60)
-
-        assert stored(service, "work") == {"a": b"same"}
+    """By a listing; or because something else is to be deleted for it."""
+    await mount.write_file("work/a", b"old")
+    (old,) = service.files(work)
+    await mount.write_file("work/b", b"overwritten")
+    handle = await mount.open("work/a", WRITE)
+    await mount.fs.write(handle, 0, b"OLD")
+    if not is_noticed:
+        await mount.rename("work/a", "work/b")
+    service.delete_file(work, str(old["id"]))
+    if is_noticed:
+        await trio.sleep(1)
         await mount.refresh("work")
-        assert await mount.walk("work") == {"work/a": b"same"}
+        await mount.unlink("work/b")
+    else:
+        await mount.rename("work/b", "work/a")
+
+    await mount.fs.write(handle, 0, b"old")
+    await mount.close(handle)
+
+    assert stored(service, "work") == {"a": b"old"}
