@@ -159,6 +159,11 @@ class Uploader:
         """Tell whether an upload may be on the service though nobody has been told so."""
         return upload in self._doubts
 
+    def may_have_made(self, upload: UploadKey, file_id: FileId) -> bool:
+        """Tell whether a file that looks like an upload of open outcome may be what it made."""
+        is_known = self._doubts.get(upload)
+        return is_known is not None and not is_known(file_id)
+
     async def _send(
         self,
         upload: UploadKey,

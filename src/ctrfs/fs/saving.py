@@ -201,7 +201,13 @@ class Saver:
             await self._recorder.failed(file, open_file, open_file.last_error or ended)
 
     async def _send(self, file: File, open_file: OpenFile) -> None:
-        digest = ""
+        digest, path = "", path_in_container(file)
+
+        def place() -> tuple[ContainerDirectory, EntryPath]:
+            nonlocal path
+            path = path_in_container(file)
+            return file.owner, path
+
         try:
             async with open_file.sending() as outgoing:
                 remote = await self._stored_already(file, outgoing)
@@ -215,7 +221,7 @@ class Saver:
                         await intend()
                     digest = outgoing.digest
                     stored = await self.storer.upload_to(
-                        lambda: (file.owner, path_in_container(file)),
+                        place,
                         outgoing,
                         file=file,
                         beside=intend if is_large else None,
@@ -232,11 +238,11 @@ class Saver:
                     reached("save.bound")
         except CtrfsError as error:
             if isinstance(error, RemoteUncertainError):
-                self.doubts.note(file, digest)
+                self.doubts.note(file, path=path, digest=digest)
             await self._recorder.failed(file, open_file, error)
             raise
         except trio.Cancelled:
-            self.doubts.note(file, digest)
+            self.doubts.note(file, path=path, digest=digest)
             self._recorder.on_failure(file.inode)
             raise
         await self._deleter.delete_all(replaced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 
 from ctrfs.api.models import ContainerFile, FileId
@@ -148,7 +149,8 @@ class Storer:
                     for file_id, other in owner.files.items()
                     if other.remote is not None and other.remote.path in paths
                 )
-                stored = await self._parts.namespace.when_ready(container_id, send)
+                with self._doubts.saving(upload) if copy_of is None else nullcontext():
+                    stored = await self._parts.namespace.when_ready(container_id, send)
                 self._strays.wanted_again(upload)
                 self._deleter.call_off(owner, stored)
                 return stored

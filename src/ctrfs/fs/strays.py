@@ -18,7 +18,7 @@ from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.content.upload import MADE_INSIDE, UploadKey, lookalikes, paths_with_digest
 from ctrfs.errors import ContainerExpiredError, CtrfsError, RemoteNotFoundError
 from ctrfs.fs.deleting import RETRIED_AT_ONCE, Deleter
-from ctrfs.fs.doubts import looking_s
+from ctrfs.fs.doubts import Doubts, looking_s
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder, is_same_version
 from ctrfs.tree.nodes import ContainerDirectory, File
@@ -53,8 +53,11 @@ class Strays:
     They are forgotten with the mount: what a later one found it could not tell from anybody's.
     """
 
-    def __init__(self, parts: Parts, *, recorder: Recorder, deleter: Deleter) -> None:
+    def __init__(
+        self, parts: Parts, *, recorder: Recorder, deleter: Deleter, doubts: Doubts
+    ) -> None:
         self._parts = parts
+        self._doubts = doubts
         self._recorder = recorder
         self._deleter = deleter
         self._strays: dict[UploadKey, _Stray] = {}
@@ -203,10 +206,14 @@ class Strays:
     def _wanted(
         self, container_id: ContainerId, rows: Sequence[ContainerFile]
     ) -> Sequence[ContainerFile]:
-        """Return what is to be shown of a listing: not what can only be a stray.
+        """Return what is to be shown of a listing: not what can only be a stray, or is in doubt.
 
         Where the server puts no hash before the names the bytes have to be looked at first.
         """
+        owner = self._parts.tree.container(container_id)
+        if owner is None:
+            return rows
+        rows = self._doubts.without_doubles(owner, rows)
         if not self._strays:
             return rows
         strays = {
@@ -216,11 +223,10 @@ class Strays:
             for path in paths_with_digest(upload.stored_name, upload.digest)
         }
         listed = {row.id for row in rows} if strays else set()
-        owner = self._parts.tree.container(container_id)
 
         def is_stray(row: ContainerFile) -> bool:
             stray = strays.get(row.path)
-            if stray is None or owner is None or not self._is_ours(row, stray):
+            if stray is None or not self._is_ours(row, stray):
                 return False
             # Nothing is hidden unless what it was copied from is shown beside it: a container
             # that looks empty may be deleted.

@@ -54,7 +54,7 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
         if parts.config.write_mode is WriteMode.BACK:
             deleter.put_off = postponed.add
         doubts = Doubts(parts, deleter)
-        strays = Strays(parts, recorder=recorder, deleter=deleter)
+        strays = Strays(parts, recorder=recorder, deleter=deleter, doubts=doubts)
         storer = Storer(parts, deleter=deleter, doubts=doubts, strays=strays)
         saver = Saver(parts, recorder=recorder, deleter=deleter, doubts=doubts, storer=storer)
         remover = Remover(

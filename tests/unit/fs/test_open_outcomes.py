@@ -178,3 +178,55 @@ async def test_a_file_that_is_back_to_what_others_have_deleted_is_stored_again(
     await mount.close(handle)
 
     assert stored(service, "work") == {"a": b"old"}
+
+
+async def test_a_folder_is_renamed_without_what_an_upload_in_doubt_has_made_in_it(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A listing has it meanwhile; it is not shown beside the file whose bytes it has."""
+    await mount.mkdir("work/d")
+    service.add_fault("create_file", "reset", when="after", count=1)
+    service.add_fault("list_files", "status", status=503)
+    with pytest.raises(RemoteUncertainError):
+        await mount.write_file("work/d/a", b"bytes")
+    service.clear_faults()
+    await mount.refresh("work")
+    assert await mount.walk("work") == {"work/d": None, "work/d/a": b"bytes"}
+
+    await mount.rename("work/d", "work/e")
+    await trio.sleep(600)
+
+    assert stored(service, "work") == {"e/a": b"bytes"}
+    await mount.refresh("work")
+    assert await mount.walk("work") == {"work/e": None, "work/e/a": b"bytes"}
+    mount.check_invariants()
+
+
+async def test_a_folder_renamed_during_an_upload_that_was_given_up_has_no_copy_in_its_old_place(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What is in doubt is where the upload was sent, not where the file is by now."""
+    await mount.mkdir("work/d")
+    handle = await mount.create("work/d/a")
+    await mount.fs.write(handle, 0, b"bytes")
+    service.add_fault("create_file", "delay", seconds=20, when="after", count=1)
+    with trio.move_on_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.fs.fsync, handle)
+            await trio.sleep(5)
+            await mount.refresh("work")
+            await mount.rename("work/d", "work/e")
+    service.clear_faults()
+
+    await mount.close(handle)
+    await trio.sleep(60)
+
+    assert stored(service, "work") == {"e/a": b"bytes"}
+    await mount.refresh("work")
+    assert await mount.walk("work") == {"work/e": None, "work/e/a": b"bytes"}
