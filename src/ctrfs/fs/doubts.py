@@ -131,11 +131,10 @@ class Doubts:
         }
 
         def is_double(row: ContainerFile) -> bool:
-            upload, shown = uploads.get(row.path), owner.files.get(row.id)
+            upload = uploads.get(row.path)
             return (
                 upload is not None
-                and row.source != MADE_INSIDE
-                and not (shown is not None and shown.is_claimed)
+                and is_an_upload(row, owner)
                 and self._parts.uploader.may_have_made(upload, row.id)
             )
 
@@ -152,6 +151,15 @@ class Doubts:
     def _upload_of(self, file: File, doubt: Doubt) -> UploadKey:
         stored_name = self._parts.naming.stored_name(doubt.path)
         return UploadKey(file.owner.container.id, stored_name, doubt.digest)
+
+
+def is_an_upload(row: ContainerFile, owner: ContainerDirectory | None) -> bool:
+    """Tell whether a stored file may be an upload that nobody has made something else of here.
+
+    Who is changing it needs its bytes for that.
+    """
+    shown = None if owner is None else owner.files.get(row.id)
+    return row.source != MADE_INSIDE and not (shown is not None and shown.is_claimed)
 
 
 def looking_s(clock: Clock, since_s: int) -> float:

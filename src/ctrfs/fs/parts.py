@@ -14,7 +14,7 @@ from ctrfs.clock import Clock
 from ctrfs.config import FileSystemConfig
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.store import ContentStore
-from ctrfs.content.upload import Uploader
+from ctrfs.content.upload import Uploader, UploadKey, lookalikes
 from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries
 from ctrfs.disk.overlay import Overlay, OverlayRow
@@ -127,6 +127,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 def stored_at(row: ContainerFile) -> str:
     """Return the key of a stored file's path, for ``Parts.stored_paths``."""
     return f"{row.container_id} {row.path}"
+
+
+def may_be_stored_at(upload: UploadKey) -> list[str]:
+    """Return the keys, as of ``stored_at``, of all paths that an upload may get."""
+    paths = lookalikes(upload.stored_name, upload.digest)
+    return [f"{upload.container_id} {path}" for path in paths]
 
 
 def is_outside(path: EntryPath) -> bool:

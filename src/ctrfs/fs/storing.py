@@ -18,7 +18,7 @@ from ctrfs.errors import (
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts, looking_s
 from ctrfs.fs.failure_log import text_of
-from ctrfs.fs.parts import Parts
+from ctrfs.fs.parts import Parts, may_be_stored_at
 from ctrfs.fs.strays import Strays
 from ctrfs.tree.naming import Landing
 from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File
@@ -140,7 +140,7 @@ class Storer:
             )
 
         try:
-            async with self._parts.stored_paths.hold(*(f"{container_id} {path}" for path in paths)):
+            async with self._parts.stored_paths.hold(*may_be_stored_at(upload)):
                 # As of now: a listing that comes during the upload may have what it stores, and
                 # that must be taken for ours. Of all ids only those count that could be mistaken
                 # for it.

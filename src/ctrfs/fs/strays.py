@@ -15,11 +15,11 @@ import msgspec
 import trio
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
-from ctrfs.content.upload import MADE_INSIDE, UploadKey, lookalikes, paths_with_digest
+from ctrfs.content.upload import UploadKey, paths_with_digest
 from ctrfs.errors import ContainerExpiredError, CtrfsError, RemoteNotFoundError
 from ctrfs.fs.deleting import RETRIED_AT_ONCE, Deleter
-from ctrfs.fs.doubts import Doubts, looking_s
-from ctrfs.fs.parts import Parts
+from ctrfs.fs.doubts import Doubts, is_an_upload, looking_s
+from ctrfs.fs.parts import Parts, may_be_stored_at
 from ctrfs.fs.recording import Recorder, is_same_version
 from ctrfs.tree.nodes import ContainerDirectory, File
 from ctrfs.units import NS_PER_S
@@ -108,11 +108,9 @@ class Strays:
                 nursery.start_soon(self._clear_one, upload, limiter)
 
     async def _clear_one(self, upload: UploadKey, limiter: trio.CapacityLimiter) -> None:
-        paths = lookalikes(upload.stored_name, upload.digest)
-        keys = [f"{upload.container_id} {path}" for path in paths]
         try:
             # Held to the end: under the same path, and id, something may be stored meanwhile.
-            async with limiter, self._parts.stored_paths.hold(*keys):
+            async with limiter, self._parts.stored_paths.hold(*may_be_stored_at(upload)):
                 stray = self._strays.get(upload)
                 if stray is not None:  # or it was wanted again
                     await self._clear_held(upload, stray)
@@ -182,13 +180,10 @@ class Strays:
     def _is_ours(self, row: ContainerFile, stray: _Stray) -> bool:
         """Tell whether a file of the right name and digest is what an attempt of ours has made."""
         owner = self._parts.tree.container(row.container_id)
-        shown = None if owner is None else owner.files.get(row.id)
         return (
             row.id not in stray.known
-            and row.source != MADE_INSIDE
             and row.created_at_s <= stray.since_s + LATE_S
-            # Somebody is making something else of it here, and needs its bytes for that.
-            and not (shown is not None and shown.is_claimed)
+            and is_an_upload(row, owner)
         )
 
     def _hide_shown(self, upload: UploadKey, stray: _Stray) -> None:

@@ -66,12 +66,7 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
             postponed=postponed,
         )
         mover = Mover(
-            parts,
-            saver=saver,
-            remover=remover,
-            holder=holder,
-            recorder=recorder,
-            deleter=deleter,
+            parts, saver=saver, remover=remover, holder=holder, recorder=recorder, deleter=deleter
         )
         finisher = Finisher(
             parts, recorder=recorder, deleter=deleter, mover=mover, remover=remover, holder=holder
@@ -91,11 +86,7 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
             remover=remover,
             mover=mover,
             folder_mover=FolderMover(
-                parts,
-                saver=saver,
-                holder=holder,
-                recorder=recorder,
-                deleter=deleter,
+                parts, saver=saver, holder=holder, recorder=recorder, deleter=deleter
             ),
             creator=Creator(parts),
             discarder=Discarder(parts, remover),
