@@ -46,6 +46,7 @@ __all__ = [
     "ServiceProcess",
     "TrioClock",
     "quoted",
+    "until_asked_for",
 ]
 
 TEST_KEY: Final = "sk-test-key"
@@ -459,3 +460,10 @@ def _finished(work: Coroutine[object, None, T]) -> T:
         return result
     work.close()
     raise ServiceError("the request had to wait: a fault struck it")
+
+
+async def until_asked_for(service: InProcessService, operation: str) -> None:
+    """Return once the service gets the next request of that kind; counts from zero again."""
+    service.reset_counters()
+    while not service.counters().get(operation):  # noqa: ASYNC110  # the service tells nobody
+        await trio.sleep(0.25)

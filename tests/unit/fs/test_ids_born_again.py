@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 from tests.support.in_process import WRITE, InProcessMount, Settings, mounted
-from tests.support.service import InProcessService
+from tests.support.service import InProcessService, until_asked_for
 from tests.support.trees import stored
 
 from ctrfs.config import FileSystemConfig, TreeConfig, WriteMode
@@ -23,12 +23,6 @@ BACK: Final = Settings(files=FileSystemConfig(write_mode=WriteMode.BACK))
 BY_BYTES: Final[dict[str, object]] = {"duplicates": "same"}
 BY_PATH: Final[dict[str, object]] = {"hash_prefix": False, "ids": "path"}
 LONG_S: Final = 120.0
-
-
-async def until_asked_for(service: InProcessService, operation: str) -> None:
-    service.reset_counters()
-    while not service.counters().get(operation):  # noqa: ASYNC110  # the service tells nobody
-        await trio.sleep(0.25)
 
 
 @pytest.mark.parametrize("lag_s", [0.5, 1.0, 20.0])

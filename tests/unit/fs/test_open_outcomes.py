@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from tests.support.in_process import WRITE, InProcessMount
-from tests.support.service import InProcessService
+from tests.support.service import InProcessService, until_asked_for
 from tests.support.trees import stored
 
 from ctrfs.errors import RemoteRefusedError, RemoteUncertainError
@@ -138,12 +138,10 @@ async def test_what_is_learnt_of_one_upload_is_not_forgotten_of_the_same_by_anot
     second = await mount.create("work/c")
     await mount.fs.write(second, 0, b"same")
     service.add_fault("create_file", "stall", seconds=20, bytes=0, when="before", count=1)
-    service.reset_counters()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mount.close, second)
-        while not service.counters().get("create_file"):  # noqa: ASYNC110  # it tells nobody
-            await trio.sleep(0.25)
+        await until_asked_for(service, "create_file")
         await mount.close(first)
 
     assert stored(service, "work") == {"c": b"same", "z": b"same"}

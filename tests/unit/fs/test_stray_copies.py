@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 from tests.support.in_process import WRITE, InProcessMount, Settings, mounted
-from tests.support.service import InProcessService
+from tests.support.service import InProcessService, until_asked_for
 from tests.support.trees import id_of, stored
 
 from ctrfs.api.client import ContainersClient
@@ -371,12 +371,6 @@ def gone_with(new: str) -> str:
 async def while_it_is_looked_for(service: InProcessService) -> None:
     service.add_fault("list_files", "delay", seconds=10, count=1)
     await until_asked_for(service, "list_files")
-
-
-async def until_asked_for(service: InProcessService, operation: str) -> None:
-    service.reset_counters()
-    while not service.counters().get(operation):  # noqa: ASYNC110  # the service tells nobody
-        await trio.sleep(0.25)
 
 
 async def test_what_is_stored_under_the_same_id_while_a_copy_is_looked_for_stays(
