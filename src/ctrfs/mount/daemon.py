@@ -28,6 +28,7 @@ _REPORT_BYTES_MAX: Final = 64 * 1024
 _NAME_TIMEOUT_S: Final = 1.0
 # SIGINT raises by itself.
 _END_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+_LEAVING_SIGNALS: Final = (signal.SIGINT, *_END_SIGNALS)
 
 
 class StartReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,16 +82,24 @@ def run_in_background(child: Callable[[Readiness], int], *, start_timeout_s: flo
     read_fd, write_fd = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # One that comes before its handler is there would leave the daemon behind: it waits.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVING_SIGNALS)
     first_pid = os.fork()
     if first_pid == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(read_fd)
         _become_daemon(child, write_fd)
     os.close(write_fd)
     # Whoever ends the command has not seen a mount yet, and wants none.
     handlers = {number: signal.signal(number, _leave) for number in _END_SIGNALS}
+    lines = _Lines(read_fd)
     try:
-        os.waitpid(first_pid, 0)
-        return _report_from(read_fd, start_timeout_s=start_timeout_s)
+        os.waitpid(first_pid, 0)  # soon over: it only makes the daemon
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return _report_from(lines, start_timeout_s=start_timeout_s)
+    except BaseException:
+        lines.end_sender()
+        raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -135,8 +144,7 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)  # what a shell shows for the signal
 
 
-def _report_from(read_fd: int, *, start_timeout_s: float) -> StartReport:
-    lines = _Lines(read_fd)
+def _report_from(lines: _Lines, *, start_timeout_s: float) -> StartReport:
     try:
         is_whole = lines.wait_for(2, timeout_s=start_timeout_s)
     except TimeoutError:
@@ -144,9 +152,6 @@ def _report_from(read_fd: int, *, start_timeout_s: float) -> StartReport:
         return StartReport(
             exit_code=32, message=f"the mount was not ready after {start_timeout_s:.0f} s"
         )
-    except BaseException:
-        lines.end_sender()
-        raise
     if not is_whole:
         return StartReport(exit_code=32, message="the daemon ended before it was ready")
     exit_code, message = json.loads(lines.received.splitlines()[1])

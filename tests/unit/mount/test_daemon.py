@@ -100,15 +100,28 @@ def test_telling_twice_or_after_the_parent_is_gone_does_nothing() -> None:
     assert run_parent(child) == "0"
 
 
+# The processor goes to the daemon for so long that it is at work before the command is.
+SLOW_FORK = """
+import os, time
+fork = os.fork
+def slow_fork():
+    pid = fork()
+    time.sleep(1 if pid else 0)
+    return pid
+os.fork = slow_fork
+"""
+
+
+@pytest.mark.parametrize("before", ["", SLOW_FORK], ids=["waiting", "before it waits"])
 @pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)]
 )
 def test_ending_the_command_while_it_waits_ends_the_daemon(
-    tmp_path: Path, number: signal.Signals, exit_code: int
+    tmp_path: Path, number: signal.Signals, exit_code: int, before: str
 ) -> None:
     mark = tmp_path / "pid"
     child = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    program = PARENT.format(child=child, timeout_s=50)
+    program = before + PARENT.format(child=child, timeout_s=50)
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as parent:
