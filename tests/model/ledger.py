@@ -68,6 +68,8 @@ class Ledger:
         """Return the record of a file that a mount shows, a new one if it has none."""
         for each in self.files:
             if each.mount == mount and each.inode == shown_file.inode:
+                if not each.is_dirty:
+                    each.path = path  # a newer file may have taken its name: promise 3
                 return each
         life = None if shown_file.id is None else self.truth.lives[shown_file.id]
         made = Mine(

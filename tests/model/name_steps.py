@@ -6,9 +6,11 @@ import errno
 from typing import Final
 
 from tests.model.ledger import Mine
+from tests.model.machines import View
 from tests.model.operations import FILES, MakeFolder, Remove, RemoveFolder, Rename
 from tests.model.play import Place, Stage
 from tests.model.reference import stored_name
+from tests.model.truth import data_path
 
 NOT_FOR_FOLDERS: Final = {errno.EXDEV, errno.EINVAL, errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
 
@@ -140,9 +142,8 @@ class NameSteps:
             entry = None if after is None else after.files.get(path)
             if after is None or entry is None or entry.inode != file.inode:
                 is_there = False
-                stays = None if before is None else before.files.get(file.path)
                 is_lost = stage.has_lost_base(file) or not stage.truth.is_alive(old.container_id)
-                is_still_there = stays is not None and stays.inode == file.inode
+                is_still_there = before is not None and self._is_still_there(file, before)
                 assert is_still_there or is_lost, f"promise 14: {file.path} has no name"
                 continue
             is_waiting = file.is_dirty and entry.id == file.base and file.openers > 0
@@ -156,6 +157,15 @@ class NameSteps:
             stage.ledger.acknowledge(file)
             stage.ledger.must_go(was)
         return is_there
+
+    def _is_still_there(self, file: Mine, view: View) -> bool:
+        """Tell whether a file is where it was, or under its full name: promise 3."""
+        base = None if file.base is None else self._stage.truth.lives[file.base]
+        return any(
+            path == file.path or (base is not None and data_path(path) == base.row.path)
+            for path, entry in view.files.items()
+            if entry.inode == file.inode
+        )
 
     def _is_stored_at(self, file_id: str | None, file: Mine) -> bool:
         """Tell whether a row has the very path and bytes of a file: it may be the same one."""

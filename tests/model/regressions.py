@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tests.model.operations import Fault, Plant, Save, Step
+from tests.model.operations import Fault, Open, Plant, RemoveFolder, Rename, Save, Step
 
 REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
     # A file of the same bytes outside the folder was taken for the upload whose answer got lost:
@@ -34,6 +34,19 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Fault(route="create_file", kind="stall", count=2),
             Save(mount=0, path="one/f/a", content=b"one"),
             Plant(path="one/f/a", content=b"one"),
+        ],
+    ),
+    # The list was wrong, not the mount: it looked for an open file under the name that a newer one
+    # had taken meanwhile.
+    (
+        False,
+        [
+            Save(mount=0, path="one/a", content=b""),
+            Open(mount=0, slot=0, path="one/f/a"),
+            Plant(path="one/f/a", content=b""),
+            Save(mount=0, path="one/a", content=b""),
+            RemoveFolder(mount=0, path="one"),
+            Rename(mount=0, old="one/f", new="one/f/h"),
         ],
     ),
 ]
