@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
@@ -13,24 +12,15 @@ from ctrfs.content.arrivals import Arrivals
 from ctrfs.content.download import Download
 from ctrfs.content.file_state import TRANSITIONS, FileState
 from ctrfs.content.identity import ContentIdentity
+from ctrfs.content.local_bytes import LocalBytes
 from ctrfs.content.outgoing import Outgoing, Settlement
-from ctrfs.content.present_digest import PresentDigest
 from ctrfs.content.recorded_bytes import RecordedBytes
 from ctrfs.content.surroundings import Surroundings
-from ctrfs.content.whole_file import damage_in, sync
-from ctrfs.disk.block_sums import BlockSums
+from ctrfs.content.whole_file import sync
 from ctrfs.disk.content_cache import CachedCopy
-from ctrfs.disk.extents import Extents, Range
 from ctrfs.disk.spool import SpoolFile
-from ctrfs.errors import (
-    BadHandleError,
-    CtrfsError,
-    RemoteTooLargeError,
-    ShuttingDownError,
-)
+from ctrfs.errors import CtrfsError, RemoteTooLargeError, ShuttingDownError
 from ctrfs.tree.nodes import InodeNumber
-
-log = logging.getLogger(__name__)
 
 
 class OpenFile:
@@ -67,27 +57,18 @@ class OpenFile:
         whose pages the kernel still has is never. Bytes of ``expected_digest`` are sent only
         if they have it, or have been changed since.
         """
-        assert take_copy is None or spool_file is None
         self._surroundings = surroundings
-        self._spool_file = spool_file
+        self._bytes = LocalBytes(
+            surroundings,
+            identity=identity,
+            spool_file=spool_file,
+            take_copy=take_copy,
+            expected_digest=expected_digest,
+        )
         self._download: Download | None = None
-        self._is_complete = spool_file is not None or (
-            identity is not None and identity.size_bytes == 0
-        )
-        self._complete_size_bytes = spool_file.size_bytes if spool_file is not None else 0
-        self._digest = PresentDigest(
-            identity.digest if identity is not None and self._is_complete else None,
-            expected=expected_digest,
-            start_soon=surroundings.start_soon,
-        )
-        self._take_copy = take_copy
-        self._partial: CachedCopy | None = None
-        # Of the present bytes when they were cached, as long as they are unchanged.
-        self._sums: BlockSums | None = None
         self._state = FileState.DIRTY if identity is None else FileState.CLEAN
         self._stillness = trio.Lock()
         self._is_resident = False
-        self._is_closed = False
         self.inode = inode
         self.identity = identity
         self.last_error: CtrfsError | None = None
@@ -108,19 +89,18 @@ class OpenFile:
     @property
     def is_complete(self) -> bool:
         """Whether all bytes are on this machine, and were checked when they came."""
-        self._look_into_cache()
-        return self._is_complete
+        return self._bytes.is_complete
 
     @property
     def size_bytes(self) -> int | None:
         """The length; None as long as neither the listing nor a download has told it."""
-        if self.identity is None or self.identity.size_bytes is None:
-            self._look_into_cache()
-        if self._is_complete:
-            return self._complete_size_bytes
-        if self._download is not None:
+        told = None if self.identity is None else self.identity.size_bytes
+        if told is None:
+            self._bytes.look_into_cache()
+        here = self._bytes.size_bytes
+        if here is None and self._download is not None:
             return self._download.arrivals.length_bytes
-        return None if self.identity is None else self.identity.size_bytes
+        return told if here is None else here
 
     @property
     def is_resident(self) -> bool:
@@ -135,7 +115,7 @@ class OpenFile:
     @property
     def spool_name(self) -> str:
         """Under which name the bytes lie in the spool; an empty place is made if there is none."""
-        return self._own_spool_file().name
+        return self._bytes.spool_file.name
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``; fewer only at the end of the file.
@@ -143,21 +123,20 @@ class OpenFile:
         Waits until a download has brought them. Cancelling the wait leaves it running for other
         readers. Raises as ``Download.wait_for``.
         """
-        self._look_into_cache()
+        self._bytes.look_into_cache()
         while True:
             length = self.size_bytes
             end = offset + size if length is None else min(offset + size, length)
             if end <= offset:
                 return b""
-            if self._is_complete:
-                spool_file = self._own_spool_file()
-                if self._sums and (damaged := self._sums.verify(spool_file, offset, end)):
-                    self._forget_damaged(damaged)
+            if self._bytes.is_complete:
+                data = self._bytes.read(offset, end)
+                if data is None:
                     continue
-                return spool_file.pread(offset, end - offset)
+                return data
             download = self._own_download()
             if download.arrivals.has(offset, end):
-                return self._own_spool_file().pread(offset, end - offset)
+                return self._bytes.spool_file.pread(offset, end - offset)
             with self._unless_replaced(download):
                 await download.wait_for(offset, end)
 
@@ -172,7 +151,7 @@ class OpenFile:
             LocalDiskFullError: The spool has no room; length and other bytes are as before.
         """
         self._check_sendable(offset + len(data))
-        is_free = self._is_whole and not self.recorded.are_present
+        is_free = self._bytes.is_whole and not self.recorded.are_present
         if is_free and not self._stillness.locked():
             return self._write_now(offset, data)
         await self.complete()
@@ -196,19 +175,17 @@ class OpenFile:
             if size == self.size_bytes:
                 return
             if size == 0:
-                self._take_copy = self._partial = None
+                self._bytes.forget_copies()
                 self._drop_download()
-                self._is_complete = True
             await self._leave_recorded(is_wanted=size > 0)
             self._note_change()
-            self._own_spool_file().truncate(size)
-            self._complete_size_bytes = size
+            self._bytes.truncate(size)
 
     async def complete(self) -> None:
         """Return once all bytes are here and checked; raises as ``Download.wait_for``."""
-        while not self._is_whole:
-            if self._is_complete:
-                await self._compare_copy()
+        while not self._bytes.is_whole:
+            if self._bytes.is_complete:
+                await self._bytes.compare()
                 continue
             download = self._own_download()
             with self._unless_replaced(download):
@@ -239,18 +216,17 @@ class OpenFile:
         await self.complete()
         try:
             async with self._stillness:
-                self._check_sendable(self._complete_size_bytes)
+                spool_file = self._bytes.spool_file
+                size_bytes = spool_file.size_bytes
+                self._check_sendable(size_bytes)
                 upload, state_before = Settlement(), self._state
                 self._move_to(FileState.SENDING)
-                spool_file = self._own_spool_file()
                 try:
                     with spool_file.pinned():
                         yield Outgoing(
-                            size_bytes=self._complete_size_bytes,
-                            digest=await self._digest.learn(spool_file),
-                            body=UploadBody(
-                                size_bytes=self._complete_size_bytes, open=spool_file.pieces
-                            ),
+                            size_bytes=size_bytes,
+                            digest=await self._bytes.digest.learn(spool_file),
+                            body=UploadBody(size_bytes=size_bytes, open=spool_file.pieces),
                             settle=upload.settle,
                         )
                 except CtrfsError as error:
@@ -263,7 +239,7 @@ class OpenFile:
 
     async def sync_to_disk(self) -> None:
         """Return when the local disk holds all bytes, whatever happens to the machine after."""
-        await sync(self._own_spool_file())
+        await sync(self._bytes.spool_file)
 
     async def store_on_disk(self, *, small_max: int = 0) -> tuple[str, bytes | None]:
         """Return the blake2b of all bytes once the local disk has them, whatever happens after.
@@ -277,18 +253,18 @@ class OpenFile:
         """
         await self.complete()
         async with self._stillness:
-            spool_file = self._own_spool_file()
+            spool_file = self._bytes.spool_file
             with spool_file.pinned():
-                digest = await self._digest.learn(spool_file)
+                digest = await self._bytes.digest.learn(spool_file)
             # An empty file is nothing but its name, which has to be synced.
-            if 0 < self._complete_size_bytes <= small_max:
-                return digest, spool_file.pread(0, self._complete_size_bytes)
+            if 0 < spool_file.size_bytes <= small_max:
+                return digest, spool_file.pread(0, spool_file.size_bytes)
             await self.sync_to_disk()
         return digest, None
 
     def mark_unsent(self) -> None:
         """Say that the service is to be given these bytes again, under another name."""
-        assert self._is_complete, "only complete bytes are sent"
+        assert self._bytes.is_complete, "only complete bytes are sent"
         if self.dirty_since_ns is None:
             self.dirty_since_ns = self._surroundings.clock.wall_ns()
         if self._state is FileState.CLEAN:
@@ -296,46 +272,28 @@ class OpenFile:
 
     def rest(self) -> None:
         """Give back the file descriptor until the next use."""
-        if self._spool_file is not None:
-            self._spool_file.rest()
+        self._bytes.rest()
 
     def end(self) -> CachedCopy | None:
         """Stop for good, and hand over the bytes if they are of worth.
 
         Owner: the store, on the last release. Nothing may be asked of this file after.
         """
-        partial = (
-            self._partial if self._download is None else self._download.arrivals.partial_copy()
-        )
+        download = self._download
+        arrived = None if download is None else download.arrivals.partial_copy()
         self._drop_download()
-        self._take_copy = self._partial = None
-        self._is_closed = True
         self.recorded.forget()
-        spool_file, self._spool_file = self._spool_file, None
-        if spool_file is None:
-            return None
-        if not self._is_complete:
-            if partial is None:
-                spool_file.delete()
-            return partial
-        return CachedCopy(
-            spool_file=spool_file,
-            extents=Extents([(0, self._complete_size_bytes)]),
-            digest=self._digest.known,
-            is_complete=True,
-            sums=self._sums,
-        )
+        return self._bytes.hand_over(arrived)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts the bytes."""
         if self._state is not FileState.CLEAN:
-            assert self._is_whole
+            assert self._bytes.is_whole
         if self.identity is None:
             assert self._state is not FileState.CLEAN
         assert self.is_unsent or self._state in {FileState.CLEAN, FileState.SENDING}
-        if self._is_complete and self._spool_file is not None:
-            assert self._spool_file.size_bytes == self._complete_size_bytes
-        if self._is_complete:
+        self._bytes.check_invariants()
+        if self._bytes.is_complete:
             assert self._download is None
         if self._download is not None:
             self._download.arrivals.check_invariants()
@@ -344,27 +302,20 @@ class OpenFile:
         # Not async on purpose: bytes, length and state change in one step.
         if not data:
             return 0
-        spool_file = self._own_spool_file()
-        running = self._digest.behind(offset, spool_file)
-        # Before the first byte: a write that fails halfway has changed some, too.
         self._note_change()
-        written = spool_file.pwrite(offset, data)
-        if running is not None:
-            self._digest.goes_on(running, offset, data)
-        self._complete_size_bytes = spool_file.size_bytes
-        return written
+        return self._bytes.write(offset, data)
 
     async def _leave_recorded(self, *, is_wanted: bool) -> None:
         """Before a change, keep what the journal has promised; see ``RecordedBytes.set_aside``."""
         if self.recorded.are_present:
-            self._spool_file = await self.recorded.set_aside(
-                self._own_spool_file(), self._surroundings.spool, is_wanted=is_wanted
+            self._bytes.move_to(
+                await self.recorded.set_aside(
+                    self._bytes.spool_file, self._surroundings.spool, is_wanted=is_wanted
+                )
             )
 
     def _note_change(self) -> None:
         self._surroundings.on_change(self.inode)
-        self._digest.forget()
-        self._sums = None
         if self.dirty_since_ns is None:
             self.dirty_since_ns = self._surroundings.clock.wall_ns()
         if self._state is not FileState.DIRTY:
@@ -391,26 +342,17 @@ class OpenFile:
         if size > limit:
             raise RemoteTooLargeError(f"{size} bytes are more than the {limit} of one file")
 
-    def _own_spool_file(self) -> SpoolFile:
-        if self._is_closed:
-            raise BadHandleError("the file is closed")
-        self._look_into_cache()
-        if self._spool_file is None:
-            self._spool_file = self._surroundings.spool.create()
-        return self._spool_file
-
     def _own_download(self) -> Download:
         if self._download is None:
             assert self.identity is not None, "a file without identity is complete"
-            config, spool_file = self._surroundings.config, self._own_spool_file()
-            partial, self._partial = self._partial, None
+            config, spool_file = self._surroundings.config, self._bytes.spool_file
             self._download = Download(
                 self._surroundings.api,
                 config,
                 Arrivals(
                     self.identity,
                     spool_file,
-                    copy=partial,
+                    copy=self._bytes.take_partial(),
                     chunk_bytes=config.chunk_bytes,
                     start_soon=self._surroundings.start_soon,
                 ),
@@ -420,66 +362,8 @@ class OpenFile:
             )
         return self._download
 
-    @property
-    def _is_whole(self) -> bool:
-        """Whether all bytes are here, and none of them is still to be compared."""
-        self._look_into_cache()
-        return self._is_complete and (self._sums is None or self._sums.is_verified)
-
-    def _look_into_cache(self) -> None:
-        """Take the copy of an earlier opener, if there is one and nobody has looked yet."""
-        if self._take_copy is None:
-            return
-        take_copy, self._take_copy = self._take_copy, None
-        copy = take_copy()
-        if copy is not None:
-            promised = None if self.identity is None else self.identity.digest
-            if promised not in {None, copy.digest}:
-                copy.spool_file.delete()
-                return
-            self._spool_file = copy.spool_file
-            if not copy.is_complete:
-                self._partial = copy  # what the download begins with
-                return
-            self._complete_size_bytes = copy.spool_file.size_bytes
-            self._is_complete = True
-            self._digest.known = copy.digest
-            self._sums = copy.sums
-
-    async def _compare_copy(self) -> None:
-        """Compare all of a cached copy with its sums; fetch it again if it is damaged.
-
-        Many bytes in a thread. Cancelling the wait changes nothing.
-        """
-        sums, spool_file = self._sums, self._own_spool_file()
-        assert sums is not None, "there is something to compare"
-        expected = sums.unverified(0, self._complete_size_bytes)
-        damaged = await damage_in(spool_file, expected)
-        # Another may have finished first, and written since: these bytes are no damage.
-        if self._sums is sums and (ranges := sums.settle(expected, damaged)):
-            self._forget_damaged(ranges)
-
-    def _forget_damaged(self, damaged: Sequence[Range]) -> None:
-        """Have the damaged blocks of a cached copy fetched again: the service has the bytes."""
-        log.warning("%d blocks of a cached copy are damaged: fetched again", len(damaged))
-        extents = Extents([(0, self._complete_size_bytes)])
-        for start, end in damaged:
-            extents.remove(start, end)
-        self._partial = CachedCopy(
-            spool_file=self._own_spool_file(),
-            extents=extents,
-            digest=self._digest.known,
-            is_complete=False,
-            sums=self._sums,
-        )
-        self._is_complete = False
-        self._sums = self._digest.known = None
-        self._complete_size_bytes = 0
-
     def _land(self, size: int, digest: str) -> None:
-        self._is_complete = True
-        self._complete_size_bytes = size
-        self._digest.known = digest
+        self._bytes.land(size, digest)
         self._download = None
 
     def _drop_download(self) -> None:
@@ -493,5 +377,5 @@ class OpenFile:
         try:
             yield
         except ShuttingDownError:
-            if self._download is download or self._is_closed:
+            if self._download is download or self._bytes.is_closed:
                 raise
