@@ -38,6 +38,8 @@ class Mine:
     is_removed: bool = False
     has_failed: bool = False
     """A close or an fsync has failed to send it, so the mount may try again at any time."""
+    has_ever_failed: bool = False
+    """Likewise, at any time before."""
     kept: set[bytes] = field(default_factory=set)
     """What the next mount may find of it, were this one killed: at least one of these."""
     openers: int = 0
@@ -113,7 +115,7 @@ class Ledger:
                 continue
             stored = self._stored(file)
             if stored is not None:
-                stored.is_acknowledged = True
+                stored.acknowledged_by.add(mount)
             elif file.has_failed:
                 left.append(file)
             else:
@@ -130,7 +132,7 @@ class Ledger:
         found.is_dirty = found.has_failed = True
         stored = None if entry.id is None else self.truth.lives[entry.id]
         if stored is not None and stored.row.content == content:
-            stored.is_acknowledged = True
+            stored.acknowledged_by.add(mount)
             found.is_dirty = found.has_failed = False
         self.files.append(found)
         self.past.append(found)
@@ -138,6 +140,7 @@ class Ledger:
     def failed(self, file: Mine) -> None:
         """Say that a close or an fsync could not send a file: its bytes are kept."""
         file.has_failed = file.is_dirty
+        file.has_ever_failed = True
         file.kept = {file.content}
 
     def _spare(self, file: Mine) -> None:
@@ -188,7 +191,7 @@ class Ledger:
         assert stored is not None, (
             f"promise 12: {file.path} {file.content!r} was acknowledged and is not there"
         )
-        stored.is_acknowledged = True
+        stored.acknowledged_by.add(file.mount)
         if file.base != stored.row.id:
             self.must_go(file.base)
         file.base = stored.row.id
@@ -214,7 +217,7 @@ class Ledger:
             file.base = base
             if life.row.content == file.content:
                 file.is_dirty = file.has_failed = False
-                life.is_acknowledged = True
+                life.acknowledged_by.add(mount)
             else:
                 self.ask(mount, base, heir=file)
 
@@ -253,11 +256,28 @@ class Ledger:
         file_id = life.row.id
         is_asked = file_id in self._asked
         # What a mount has stored and told nobody of it may take back.
-        is_own_affair = life.is_ours and not life.is_acknowledged
-        assert is_asked or is_own_affair, f"promises 3 and 10: deleted unasked: {life.row}"
+        is_own_affair = life.is_ours and not life.acknowledged_by
+        is_fine = is_asked or is_own_affair or self._may_be_taken_for_another(life)
+        assert is_fine, f"promises 3 and 10: deleted unasked: {life.row}"
         heirs = self._heirs.get(file_id, {}).values()
         assert not heirs or any(self._has_been_stored(heir) for heir in heirs), (
             f"promise 14: {life.row} went before anything took its place"
+        )
+
+    def _may_be_taken_for_another(self, life: Life) -> bool:
+        """Tell whether a mount may think that it has stored what somebody else has.
+
+        docs/durability.md, "The limits of it": its own upload of the same failed before.
+        """
+        return any(
+            file.has_ever_failed
+            and file.mount not in life.acknowledged_by
+            and file.container_id == life.container_id
+            and any(
+                content == life.row.content and stored_name(path, content) == life.row.path
+                for path, content in file.sendable
+            )
+            for file in self.past
         )
 
     def _has_been_stored(self, heir: Mine | None) -> bool:
@@ -315,7 +335,7 @@ class Ledger:
             is_lost = not self.truth.is_alive(file.container_id)
             assert not file.is_dirty or is_lost, f"promise 14: {file.path} was never sent"
         for life in self.truth.lives.values():
-            is_stray = life.is_ours and not life.is_acknowledged and life.died_s is None
+            is_stray = life.is_ours and not life.acknowledged_by and life.died_s is None
             assert not is_stray or self._was_overtaken(life), f"a stray: {life.row}"
         for file_id in self._must_go:
             life = self.truth.lives[file_id]

@@ -92,6 +92,8 @@ class Stage:
         is_lost = any(self.has_lost_base(file) for file in files)
         if not (self.is_excused or is_gone or is_lost):
             raise AssertionError(f"failed for no reason: {error}") from error
+        for file in files:
+            file.has_ever_failed = True
 
     def has_lost_base(self, file: Mine) -> bool:
         """Tell whether another client has deleted what a file was made from."""

@@ -49,4 +49,16 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Rename(mount=0, old="one/f", new="one/f/h"),
         ],
     ),
+    # Nor can a mount tell what another stores from its own upload of the same, answered with 500.
+    (
+        False,
+        [
+            Save(mount=0, path="one/a", content=b"one"),
+            Fault(route="create_file", kind="500", count=40),
+            Save(mount=0, path="one/a", content=b""),
+            Save(mount=0, path="one/a", content=b""),
+            Save(mount=1, path="one/a", content=b""),
+            Save(mount=0, path="one/a", content=b"one"),
+        ],
+    ),
 ]

@@ -27,8 +27,8 @@ class Life:
     died_s: tuple[float, float] | None = None
     is_uncertain: bool = False
     """Stored while requests failed: whoever stored it may not have been told."""
-    is_acknowledged: bool = False
-    """A close, an fsync or a rename has said that these bytes are safe."""
+    acknowledged_by: set[int] = field(default_factory=set)
+    """Mounts where a close, an fsync or a rename has said that these bytes are safe."""
 
     @property
     def inner(self) -> str:
