@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -15,7 +16,7 @@ from tests.support.mounting import EXIT_UNSENT, MakeMount, Mount, exit_code_of, 
 from tests.support.proxy import Mode, Proxy
 from tests.support.service import ServiceProcess
 from tests.support.trees import contents, plant_tree, stored
-from tests.support.trying import works_within
+from tests.support.trying import comes_true, works_within
 from tests.support.write_modes import sync_directory
 
 from ctrfs.config import WriteMode
@@ -55,6 +56,12 @@ def refused_uploads(service: ServiceProcess) -> Iterator[None]:
     service.clear_faults()
 
 
+def answers(mount: Mount) -> bool:
+    """Tell whether the mount thinks that the service does."""
+    status = json.loads((mount.point / ".ctrfs" / "status").read_text())
+    return bool(status["service"]["is_answering"])
+
+
 @ALL_WAYS
 def test_a_close_returns_while_the_service_is_gone_and_the_bytes_arrive_later(
     mount: Mount, proxy: Proxy, service: ServiceProcess, way: Mode
@@ -91,6 +98,21 @@ def test_a_whole_tree_is_copied_renamed_and_pruned_while_the_service_is_gone(
     proxy.set(Mode.PASS)
     assert works_within(lambda: sync_directory(mount.point), RECOVERY_S)
     assert stored(service, "work") == contents(outside)
+
+
+def test_an_unmount_asks_a_service_that_was_given_up_and_is_back(
+    mount: Mount, proxy: Proxy, service: ServiceProcess
+) -> None:
+    """Promises 14 and 15: other calls are refused without asking for some seconds more."""
+    proxy.set(Mode.REFUSE)
+    for number in range(20):
+        (mount.point / "work" / f"{number}.txt").write_bytes(b"precious")
+    assert comes_true(lambda: not answers(mount), RECOVERY_S)
+    proxy.set(Mode.PASS)
+
+    mount.stop()
+
+    assert stored(service, "work") == {f"{number}.txt": b"precious" for number in range(20)}
 
 
 def test_an_fsync_of_the_file_tells_that_the_service_does_not_take_it(

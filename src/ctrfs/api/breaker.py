@@ -103,6 +103,11 @@ class Breaker:
         """How the last attempt without an answer ended."""
         return self._last_error
 
+    def ask_again(self) -> None:
+        """Let the next attempt through as a probe, however short the pause has been."""
+        if self._probe_ended.is_set():
+            self._next_probe_s = self._clock.monotonic_s()
+
     async def hear_of_probe(self) -> None:
         """Wait a moment for the outcome of a probe that is under way."""
         if self._is_open and not self._probe_ended.is_set():

@@ -104,6 +104,10 @@ class ContainersClient(ContainersApi):
         return self._session.health
 
     @override
+    def ask_again(self) -> None:
+        self._session.ask_again()
+
+    @override
     async def list_containers(
         self, *, name: str | None = None, marks: Sequence[str] = ()
     ) -> Listing[Container]:

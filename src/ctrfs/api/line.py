@@ -89,6 +89,10 @@ class Line:
             finally:
                 trial.ended()
 
+    def ask_again(self) -> None:
+        """Let the next attempt be made though nobody has answered for long."""
+        self._breaker.ask_again()
+
     @property
     def health(self) -> ServiceHealth:
         """How the service does."""

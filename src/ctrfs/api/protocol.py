@@ -78,6 +78,9 @@ class ContainersApi(Protocol):
         """How the service does, as far as earlier calls have shown; asks nothing."""
         return ServiceHealth()
 
+    def ask_again(self) -> None:
+        """Let the next call ask the service even if calls are refused as it has not answered."""
+
     async def list_containers(
         self, *, name: str | None = None, marks: Sequence[str] = ()
     ) -> Listing[Container]:

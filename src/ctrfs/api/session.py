@@ -123,6 +123,10 @@ class Session:
         """How the service does, as far as this session's requests have shown."""
         return self._line.health
 
+    def ask_again(self) -> None:
+        """See ``ContainersApi.ask_again``."""
+        self._line.ask_again()
+
     def url(self, call: Call) -> httpx.URL:
         """Return the address of ``call``; the query of the base URL is kept.
 

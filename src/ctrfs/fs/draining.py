@@ -49,18 +49,28 @@ class Drainer:
     async def drain(self) -> int:
         """Try to send everything that is still unsent; return how many files are left.
 
-        Waits for the service as long as it takes: the caller sets the deadline.
+        Waits for the service as long as it takes: the caller sets the deadline. A service that
+        has not answered for long is asked once more; those who then waited in vain for the first
+        answer come again, as long as that gets anything sent.
         """
-        limiter = trio.CapacityLimiter(SENT_AT_ONCE)
-        async with trio.open_nursery() as nursery:
-            store = self._parts.store
-            for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
-                nursery.start_soon(self._drain_one, inode, limiter)
+        self._parts.api.ask_again()
+        before = self.unsent_count()
+        await self._send_all()
+        while 0 < (left := self.unsent_count()) < before:
+            before = left
+            await self._send_all()
         self._recorder.take_away_owed()
         await self._postponed.flush()
         await self._deleter.retry()
         await self._strays.clear()
         return self.unsent_count()
+
+    async def _send_all(self) -> None:
+        limiter = trio.CapacityLimiter(SENT_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            store = self._parts.store
+            for inode in {*store.unsent_inodes(), *store.resident_inodes()}:
+                nursery.start_soon(self._drain_one, inode, limiter)
 
     async def record_unsent(self) -> None:
         """Record all that is still unsent, so that it outlives this mount; sends nothing."""

@@ -130,6 +130,18 @@ async def test_the_service_is_found_again_by_the_next_call_without_a_remount(
         await read(api)
 
 
+async def test_one_last_call_asks_before_the_pause_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with client_of(*[REFUSED] * 3, OK) as (api, _):
+        await expect_no_answer(api)
+
+        api.ask_again()
+        await read(api)
+
+        assert api.health.is_answering
+
+
 async def test_only_one_caller_probes_and_the_others_hear_of_it_soon(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
