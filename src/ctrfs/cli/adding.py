@@ -146,7 +146,10 @@ def _upload(
     source = source_for(target.dest, within=target.within)
     name = source.container
     if name is None:
-        raise ConfigError(f"DEST {target.dest!r} names no container: write openai:CONTAINER")
+        raise ConfigError(
+            f"DEST {target.dest!r} names no container: write openai:CONTAINER, "
+            f"or CONTAINER --source {target.dest}"
+        )
 
     is_word = target.within is None and ":" not in target.dest
 

@@ -108,4 +108,4 @@ def create(  # noqa: PLR0913  # one argument an option
     async def ask(api: ContainersApi) -> str:
         return (await api.create_container(request)).id
 
-    click.echo(with_service(source, options, ask))
+    click.echo(with_service(source, options, ask, may_begin=True))

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from ctrfs.api.client import open_client
 from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import SystemClock
-from ctrfs.errors import CtrfsError
+from ctrfs.errors import ConfigError, CtrfsError
 from ctrfs.mount.local_service import local_service
 from ctrfs.mount.options import parse_options
 from ctrfs.mount.problems import innermost, line_for, place_of
 from ctrfs.mount.source import Source, SourceKind, api_config_for, parse_source
+from ctrfs.server.data_directory import DATABASE
 
 T = TypeVar("T")
 
@@ -38,15 +39,26 @@ def source_for(text: str, *, within: str | None = None) -> Source:
 
 
 def with_service(
-    source: Source, options: Sequence[str], ask: Callable[[ContainersApi], Awaitable[T]]
+    source: Source,
+    options: Sequence[str],
+    ask: Callable[[ContainersApi], Awaitable[T]],
+    *,
+    may_begin: bool = False,
 ) -> T:
     """Run ``ask`` with a client of the service, and return what it returns.
+
+    ``may_begin`` as of ``service``.
 
     Raises:
         CtrfsError: What went wrong, its text in the words of the user's problem.
     """
+
+    async def run() -> T:
+        async with service(source, options, may_begin=may_begin) as api:
+            return await ask(api)
+
     try:
-        return trio.run(_ask, source, options, ask)
+        return trio.run(run)
     except BaseExceptionGroup as group:
         cause = innermost(group)
         if not isinstance(cause, CtrfsError):
@@ -54,16 +66,29 @@ def with_service(
         raise cause from group
 
 
-async def _ask(
-    source: Source, options: Sequence[str], ask: Callable[[ContainersApi], Awaitable[T]]
-) -> T:
-    async with service(source, options) as api:
-        return await ask(api)
-
-
 @asynccontextmanager
-async def service(source: Source, options: Sequence[str]) -> AsyncIterator[ContainersApi]:
-    """Provide a client of the service of ``source``; that of ``local:`` runs meanwhile."""
+async def service(
+    source: Source, options: Sequence[str], *, may_begin: bool = False
+) -> AsyncIterator[ContainersApi]:
+    """Provide a client of the service of ``source``; that of ``local:`` runs meanwhile.
+
+    Args:
+        source: Which service.
+        options: As for ``ctrfs mount``.
+        may_begin: Whether DIR of ``local:DIR`` may become the data of a service; else who has
+            written it for the name of a container would be left with a directory.
+
+    Raises:
+        ConfigError: An option or the place of the data is wrong.
+        CtrfsError: What went wrong, its text in the words of the user's problem.
+    """
+    directory = source.directory
+    if directory is not None and not may_begin and not (directory / DATABASE).exists():
+        hint = "; a container of local: is named CONTAINER --source local:"
+        raise ConfigError(
+            f"no local service has its data in {directory}"
+            f"{hint if source.container is None else ''}"
+        )
     said = parse_options(options, uid=os.getuid(), gid=os.getgid(), umask=0o077)
     config = api_config_for(source, said, environment=os.environ)
     async with AsyncExitStack() as stack:

@@ -180,7 +180,34 @@ def test_what_cannot_be_added_or_created_says_why(tmp_path: Path) -> None:
     is_refused(run("create", "box", "--memory", "2g", *source, home=tmp_path), "must be 1g")
     is_refused(run("create", "", *source, home=tmp_path), "needs a name")
     is_refused(run("create", "x", "--source", "openai:y", home=tmp_path), "names a container")
-    is_refused(run("ls", "box", *source, home=tmp_path), "no container has the name")
+    is_refused(run("ls", "box", *source, home=tmp_path), "no local service has its data")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ls", "local:{place}"),
+        ("ls", "box", "--source", "local:{place}"),
+        ("doctor", "local:{place}"),
+        ("keepalive", "box", "--source", "local:{place}", "--for", "1"),
+    ],
+)
+def test_a_name_taken_for_a_directory_makes_none(tmp_path: Path, words: tuple[str, ...]) -> None:
+    place = tmp_path / "analysis"
+
+    ended = run(*(word.format(place=place) for word in words), home=tmp_path)
+
+    assert f"no local service has its data in {place}" in ended.stdout + ended.stderr
+    assert ended.returncode == 1
+    assert not place.exists()
+
+
+def test_a_destination_that_names_no_container_is_shown_how(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    ended = run("add", tmp_path / "file", "local:box", home=tmp_path)
+
+    is_refused(ended, "write openai:CONTAINER, or CONTAINER --source local:box")
 
 
 def test_a_destination_that_is_neither_directory_nor_container_says_so(tmp_path: Path) -> None:
