@@ -201,6 +201,5 @@ class Breaker:
         since = dt.datetime.fromtimestamp(since_ns // NS_PER_S, tz=dt.UTC)
         return (
             f"the service has not answered since {since:%Y-%m-%d %H:%M:%S} UTC "
-            f"({self._last_error}); it is asked again within "
-            f"{max(1.0, self._next_probe_s - self._clock.monotonic_s()):.0f} s"
+            f"({self._last_error})"
         )

@@ -57,6 +57,11 @@ BEFORE_SENDING: Final = (
     httpx.UnsupportedProtocol,
 )
 
+_WORDS_OF_TIMEOUTS: Final[Mapping[type[BaseException], str]] = {
+    httpx.ConnectTimeout: "no connection within connect_timeout",
+    httpx.ReadTimeout: "no byte came for stall_timeout",
+    httpx.WriteTimeout: "no byte was taken for stall_timeout",
+}
 # Source: error codes of the service's documentation, 2026-08. Used where an error comes with
 # status 200, as older LiteLLM proxies sent it.
 _STATUS_BY_CODE: Final[Mapping[str, int]] = {
@@ -244,6 +249,9 @@ def _summary(status: int, headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    if not str(error).strip() and type(error) in _WORDS_OF_TIMEOUTS:
+        # What lies below speaks of the scopes of trio.
+        return _WORDS_OF_TIMEOUTS[type(error)]
     # TLS failures arrive as an exception without a text around one that has it.
     current: BaseException | None = error
     while current is not None:

@@ -231,6 +231,25 @@ def test_a_tls_failure_without_words_of_its_own_takes_those_of_its_cause() -> No
     assert "certificate verify failed" in str(failure.error)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "option"),
+    [
+        (httpx.ConnectTimeout, "connect_timeout"),
+        (httpx.ReadTimeout, "stall_timeout"),
+        (httpx.WriteTimeout, "stall_timeout"),
+    ],
+)
+def test_a_wait_in_vain_names_the_option_that_ended_it(
+    theirs: type[httpx.TimeoutException], option: str
+) -> None:
+    error = theirs("")
+    error.__context__ = TimeoutError("cancelled due to deadline")
+
+    failure = failure_from_exception(error, redactor=REDACTOR, was_sent=True)
+
+    assert str(failure.error).endswith(f" {option}")
+
+
 def test_an_exception_without_any_words_gives_its_name() -> None:
     failure = failure_from_exception(httpx.ReadError(""), redactor=REDACTOR, was_sent=True)
 
