@@ -200,6 +200,12 @@ class Ledger:
         self._must_go.discard(file.base)
         file.is_dirty = file.has_failed = False
 
+    def may_have_looked(self, file: Mine) -> None:
+        """Say that a mount may have tried to send a file, and found its bytes stored already."""
+        stored = self._stored(file)
+        if stored is not None and stored.row.id == file.base:
+            file.is_dirty = file.has_failed = False
+
     def reconcile(self, mount: int, view: View) -> None:
         """Take in where the files of a mount are now, and what it has sent by itself.
 

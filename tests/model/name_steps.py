@@ -49,6 +49,7 @@ class NameSteps:
             file.is_removed, file.is_dirty = True, False
         elif file.is_dirty:
             stage.ledger.ask(step.mount, file.base, heir=file)
+            stage.ledger.may_have_looked(file)
 
     async def rename(self, step: Rename) -> None:
         """Promises 3, 7, 10, 12, 14 and 18."""

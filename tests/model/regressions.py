@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tests.model.operations import Fault, Open, Plant, RemoveFolder, Rename, Save, Step
+from tests.model.operations import (
+    Fault,
+    Open,
+    Plant,
+    Refresh,
+    Remove,
+    RemoveFolder,
+    Rename,
+    Save,
+    Step,
+    Write,
+)
 
 REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
     # A file of the same bytes outside the folder was taken for the upload whose answer got lost:
@@ -59,6 +70,20 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Save(mount=0, path="one/a", content=b""),
             Save(mount=1, path="one/a", content=b""),
             Save(mount=0, path="one/a", content=b"one"),
+        ],
+    ),
+    # A removal that fails sends what is open; here that is what the service has.
+    (
+        False,
+        [
+            Save(mount=0, path="one/a", content=b""),
+            Save(mount=1, path="one/a", content=b"two"),
+            Open(mount=1, slot=1, path="one/a"),
+            Fault(route="delete_file", kind="stall", count=1),
+            Write(mount=1, slot=1, offset=0, content=b"two"),
+            Remove(mount=1, path="one/a"),
+            Save(mount=0, path="one/a", content=b""),
+            Refresh(mount=1),
         ],
     ),
 ]

@@ -192,6 +192,7 @@ class Remover:
         try:
             await self._delete(file.owner, remote)
         except RemoteError as error:
+            file.may_be_gone = True
             self._parts.namespace.unhide(file.owner, remote.id)
             for row in rows:
                 self._recorder.deleted(row)

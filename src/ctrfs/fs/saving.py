@@ -251,7 +251,8 @@ class Saver:
     async def _stored_already(self, file: File, outgoing: Outgoing) -> ContainerFile | None:
         """Return what the service has, if that is exactly these bytes under exactly this name.
 
-        Where something else is to be deleted for it, the service is asked whether it still has it.
+        Where something else is to be deleted for it, or it may have been deleted itself, the service
+        is asked whether it still has it.
 
         Raises:
             RemoteError: The service did not say what there is.
@@ -261,7 +262,7 @@ class Saver:
         remote = file.remote
         if remote is None or not _seems_stored(file, outgoing):
             return None
-        if file.replaces:
+        if file.replaces or file.may_be_gone:
             try:
                 found = await self._parts.api.retrieve_file(remote.container_id, remote.id)
             except RemoteNotFoundError:

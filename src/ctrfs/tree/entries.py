@@ -252,6 +252,7 @@ class EntryTree(FolderTree):
             del owner.files[file.remote.id]
         file.remote = remote
         file.digest = digest
+        file.may_be_gone = False
         file.is_claimed = False
         file.replaces = ()
         file.shown_at = path_in_container(file)

@@ -95,8 +95,8 @@ class File:
 
     __slots__ = (
         "digest", "doubt", "former_path", "inode", "is_claimed", "is_local_only", "is_made_here",
-        "is_removed", "is_restored", "journal_key", "mode",
-        "mtime_ns", "name", "owner", "parent", "remote", "replaces", "shown_at", "size_bytes",
+        "is_removed", "is_restored", "journal_key", "may_be_gone", "mode", "mtime_ns",
+        "name", "owner", "parent", "remote", "replaces", "shown_at", "size_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -138,6 +138,8 @@ class File:
         """Created by a program through this mount, not shown by a listing first."""
         self.is_removed = False
         """Unlinked here: its bytes are for open handles only and are never sent."""
+        self.may_be_gone = False
+        """A deletion of ``remote`` was asked for and failed: it may have been made all the same."""
 
 
 Folder: TypeAlias = ContainerDirectory | Directory

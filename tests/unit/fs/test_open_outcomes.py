@@ -12,7 +12,7 @@ from tests.support.in_process import WRITE, InProcessMount
 from tests.support.service import InProcessService, until_asked_for
 from tests.support.trees import stored
 
-from ctrfs.errors import RemoteRefusedError, RemoteUncertainError
+from ctrfs.errors import RemoteRefusedError, RemoteUnavailableError, RemoteUncertainError
 
 Work: TypeAlias = Callable[[InProcessMount], Awaitable[None]]
 
@@ -228,3 +228,24 @@ async def test_a_folder_renamed_during_an_upload_that_was_given_up_has_no_copy_i
     assert stored(service, "work") == {"e/a": b"bytes"}
     await mount.refresh("work")
     assert await mount.walk("work") == {"work/e": None, "work/e/a": b"bytes"}
+
+
+async def test_a_removal_that_failed_and_was_made_all_the_same_takes_no_later_save_along(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Promise 12: the bytes are those that the service had, when it was last heard of."""
+    await mount.write_file("work/a", b"bytes")
+    service.add_fault("delete_file", "reset", when="after", count=1)
+    service.add_fault("delete_file", "status", status=503)
+    with pytest.raises(RemoteUnavailableError):
+        await mount.unlink("work/a")
+    service.clear_faults()
+    assert stored(service, "work") == {}  # or this test would prove nothing
+
+    await mount.write_file("work/a", b"bytes")
+
+    assert stored(service, "work") == {"a": b"bytes"}
+    mount.check_invariants()
