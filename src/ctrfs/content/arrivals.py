@@ -174,6 +174,8 @@ class Arrivals:
         if damaged is not None:
             return damaged
         self.digest = await self._running.finish(length)
+        # A thread that was cancelled returns all the same; the file may be somebody else's by now.
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.identity.digest not in {None, self.digest}:
             raise HashMismatchError(
                 f"the bytes of {self.identity.file_id} have the hash {self.digest}, "
@@ -248,7 +250,6 @@ class Arrivals:
         if sums is None or not expected:
             return None
         found = await damage_in(self._spool_file, expected)
-        # A thread that was cancelled returns all the same; the file may be somebody else's by now.
         await trio.lowlevel.checkpoint_if_cancelled()
         damaged = sums.settle(expected, found)
         self._forget(damaged)

@@ -442,6 +442,8 @@ class Download:
 
     async def _check_if_whole(self, lane: Lane) -> CtrfsError | None:
         """Check length and hash if this lane brought the last bytes; return why to try again."""
+        # The end of a transfer may have waited, and a cancelled download must touch nothing.
+        await trio.lowlevel.checkpoint_if_cancelled()
         arrivals = self.arrivals
         if not arrivals.is_all_here or self._checker is not None or arrivals.is_complete:
             return None

@@ -126,6 +126,8 @@ class FakeService(ContainersApi):
         self.open_streams = 0
         self.queue_s = 0.0
         """How long a download waits for its turn."""
+        self.closing_s = 0.0
+        """How long it takes to close its connection, wanted or not."""
         self.uploads: list[tuple[str, bytes]] = []
         self.upload_answers: list[ContainerFile | CtrfsError] = []
         self.listings: list[Listing[ContainerFile] | CtrfsError] = []
@@ -158,6 +160,9 @@ class FakeService(ContainersApi):
             yield Stream(transfer, offset, end)
         finally:
             self.open_streams -= 1
+            if self.closing_s > 0:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(self.closing_s)
 
     @override
     async def create_file(

@@ -158,6 +158,29 @@ async def test_a_clean_file_whose_upload_fails_stays_clean(bench: Bench) -> None
     assert (file.state, file.last_error) == (FileState.CLEAN, None)
 
 
+@pytest.mark.parametrize("is_hashed", [True, False])
+@pytest.mark.parametrize("content", [b"", b"new", b"n" * 200])
+async def test_what_was_written_outlives_a_download_that_ends_behind_a_truncation(
+    bench: Bench, autojump_clock: trio.testing.MockClock, content: bytes, is_hashed: bool
+) -> None:
+    """All bytes of the old content are here, and its connection is still being closed."""
+    old = bytes(range(95))
+    bench.service = FakeService(Transfer(content=old))
+    bench.service.closing_s = 0.5
+    file = (await bench.start()).open(INODE, identity_of(old, hashed=is_hashed))
+    await file.read(0, 10)
+    await trio.sleep(0.1)
+
+    await file.truncate(0)
+    await file.write(0, content)
+    await trio.sleep(10)
+
+    assert await file.read(0, 1000) == content
+    async with file.sending() as outgoing:
+        assert outgoing.digest == identity_of(content).digest
+        assert b"".join(outgoing.body.open()) == content
+
+
 async def test_an_upload_that_is_cancelled_or_left_open_changes_nothing(bench: Bench) -> None:
     file = (await bench.start()).create(INODE)
 
