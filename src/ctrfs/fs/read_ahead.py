@@ -71,8 +71,9 @@ class ReadAhead:
             task_status.started()
             while True:
                 await self._has_walks.wait()
-                await trio.sleep_until(self._walks[0].went_on_s + self._config.idle_s)
-                self._end_idle()
+                if self._walks:  # or the last one ended in the moment of waking
+                    await trio.sleep_until(self._walks[0].went_on_s + self._config.idle_s)
+                    self._end_idle()
 
     def stop(self) -> None:
         """Cancel what is under way, at once, and fetch nothing any more; the mount ends."""

@@ -15,6 +15,7 @@ from tests.support.service import InProcessService
 from ctrfs.config import ContentConfig, FileSystemConfig, ReadAheadConfig, TreeConfig
 from ctrfs.errors import RemoteError
 from ctrfs.fs.read_ahead import WINDOW_AT_START
+from ctrfs.tree.nodes import File
 from ctrfs.units import KIB, MIB
 
 # The service's time for one request, and half an hour in which listings stay fresh.
@@ -419,6 +420,22 @@ async def test_the_end_of_the_mount_cancels_what_is_fetched_ahead_at_once(
     assert trio.current_time() - began_s <= ROUND_TRIP_S
     assert world.mount.parts.store.get((await world.mount.stat(number(2))).inode) is None
     world.mount.check_invariants()
+
+
+async def test_a_walk_that_ends_in_the_moment_in_which_it_began_ends_nothing_else(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    children = world.mount.parts.namespace.tree.root.children[b"c"].children  # type: ignore[union-attr]  # a folder
+    read_ahead = world.mount.fs.read_ahead
+    for name in (b"00", b"01"):
+        file = children[name]
+        assert isinstance(file, File)
+        read_ahead.opened(file)
+        read_ahead.reading(file, is_here=False)
+    read_ahead.stop()
+    await world.quiet()
+
+    await world.read(number(3))
 
 
 async def test_what_nobody_has_opened_goes_to_the_cache_when_the_walk_is_over(
