@@ -200,6 +200,5 @@ class Breaker:
         since_ns = self._since_ns or 0
         since = dt.datetime.fromtimestamp(since_ns // NS_PER_S, tz=dt.UTC)
         return (
-            f"the service has not answered since {since:%Y-%m-%d %H:%M:%S} UTC "
-            f"({self._last_error})"
+            f"the service has not answered since {since:%Y-%m-%d %H:%M:%S} UTC ({self._last_error})"
         )

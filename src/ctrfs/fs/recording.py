@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.content.open_file import OpenFile
+from ctrfs.content.outgoing import Outgoing
 from ctrfs.disk.journal import Journal, StoredVersion, UnsentRow
 from ctrfs.disk.small_bytes import SMALL_BYTES_MAX
 from ctrfs.errors import CtrfsError, LocalDiskError
@@ -171,20 +172,28 @@ class Recorder:
                 instead()
             self._recorded(file, key, open_file, keeps_earlier=place is not None)
 
-    async def failed(self, file: File, open_file: OpenFile, error: CtrfsError) -> None:
+    async def failed(
+        self, file: File, open_file: OpenFile, error: CtrfsError, *, held: Outgoing | None = None
+    ) -> None:
         """Record why bytes could not be sent, and the bytes themselves where that is still to do.
 
         Args:
             file: Whose they are.
             open_file: The bytes.
             error: Of the attempt.
+            held: The bytes as the caller holds them still: what is written next is not closed
+                yet, and half of it is no version. None if nobody does.
         """
         try:
             if file.journal_key is not None and file.journal_key in self._vouched:
                 self.journal.note_error(file.journal_key, text_of(error))
             else:
-                await open_file.sync_to_disk()
-                key = self._put(file, open_file, digest="", error=text_of(error))
+                if held is None:
+                    digest, _ = await open_file.store_on_disk()
+                else:
+                    digest = held.digest
+                    await open_file.sync_to_disk()
+                key = self._put(file, open_file, digest=digest, error=text_of(error))
                 self._recorded(file, key, open_file)
         except LocalDiskError as failure:
             log.error(  # noqa: TRY400  # a full disk is no bug of ours: a line, not a traceback

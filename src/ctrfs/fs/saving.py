@@ -201,52 +201,63 @@ class Saver:
             await self._recorder.failed(file, open_file, open_file.last_error or ended)
 
     async def _send(self, file: File, open_file: OpenFile) -> None:
-        digest, path = "", path_in_container(file)
+        is_recorded = False
+        try:
+            async with open_file.sending() as outgoing:
+                try:
+                    replaced = await self._send_held(file, open_file, outgoing)
+                except CtrfsError as error:
+                    is_recorded = True
+                    await self._recorder.failed(file, open_file, error, held=outgoing)
+                    raise
+        except CtrfsError as error:
+            if is_recorded:
+                self._recorder.on_failure(file.inode)  # only now the file is known to have failed
+            else:
+                await self._recorder.failed(file, open_file, error)
+            raise
+        except trio.Cancelled:
+            self._recorder.on_failure(file.inode)
+            raise
+        await self._deleter.delete_all(replaced)
+        reached("save.settled")
+
+    async def _send_held(
+        self, file: File, open_file: OpenFile, outgoing: Outgoing
+    ) -> Sequence[ContainerFile]:
+        """Store bytes that hold still; return what they have replaced, which is recorded to go."""
+        remote = await self._stored_already(file, outgoing)
+        if remote is not None:
+            return self._keep_stored(file, remote, outgoing)
+        await self.doubts.settle(file, digest=outgoing.digest)
+        path = path_in_container(file)
 
         def place() -> tuple[ContainerDirectory, EntryPath]:
             nonlocal path
             path = path_in_container(file)
             return file.owner, path
 
+        intend = partial(self._intend, file, open_file, outgoing)
+        is_large = outgoing.size_bytes > _RECORDED_FIRST_MAX
+        if not is_large:
+            await intend()
         try:
-            async with open_file.sending() as outgoing:
-                remote = await self._stored_already(file, outgoing)
-                if remote is not None:
-                    replaced = self._keep_stored(file, remote, outgoing)
-                else:
-                    await self.doubts.settle(file, digest=outgoing.digest)
-                    intend = partial(self._intend, file, open_file, outgoing)
-                    is_large = outgoing.size_bytes > _RECORDED_FIRST_MAX
-                    if not is_large:
-                        await intend()
-                    digest = outgoing.digest
-                    stored = await self.storer.upload_to(
-                        place,
-                        outgoing,
-                        file=file,
-                        beside=intend if is_large else None,
-                    )
-                    reached("save.stored")
-                    outgoing.settle(identity_of(stored, outgoing))
-                    replaced = self.bind(file, stored, outgoing)
-                    # In one step with the binding: a change from here on is another version.
-                    self._recorder.settle(file, deletes=replaced, durable=False)
-                    # Before the bytes may be changed or leave the spool, before anything is
-                    # deleted, and before anybody is told: then a power cut finds the record or
-                    # needs it not.
-                    await self._recorder.synced()
-                    reached("save.bound")
-        except CtrfsError as error:
-            if isinstance(error, RemoteUncertainError):
-                self.doubts.note(file, path=path, digest=digest)
-            await self._recorder.failed(file, open_file, error)
+            stored = await self.storer.upload_to(
+                place, outgoing, file=file, beside=intend if is_large else None
+            )
+        except (RemoteUncertainError, trio.Cancelled):
+            self.doubts.note(file, path=path, digest=outgoing.digest)
             raise
-        except trio.Cancelled:
-            self.doubts.note(file, path=path, digest=digest)
-            self._recorder.on_failure(file.inode)
-            raise
-        await self._deleter.delete_all(replaced)
-        reached("save.settled")
+        reached("save.stored")
+        outgoing.settle(identity_of(stored, outgoing))
+        replaced = self.bind(file, stored, outgoing)
+        # In one step with the binding: a change from here on is another version.
+        self._recorder.settle(file, deletes=replaced, durable=False)
+        # Before the bytes may be changed or leave the spool, before anything is deleted, and
+        # before anybody is told: then a power cut finds the record or needs it not.
+        await self._recorder.synced()
+        reached("save.bound")
+        return replaced
 
     async def _stored_already(self, file: File, outgoing: Outgoing) -> ContainerFile | None:
         """Return what the service has, if that is exactly these bytes under exactly this name.

@@ -5,6 +5,7 @@ What was closed and not sent is in the journal alone. In virtual time.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +16,19 @@ import trio.testing
 from tests.support.in_process import TRUNCATE, WRITE, InProcessMount, Settings, mounted
 from tests.support.service import InProcessService
 from tests.support.trees import stored
+from tests.unit.fs.test_races import disk_held_up
 from tests.unit.fs.test_replay import Crasher
 
 from ctrfs import failpoints
 from ctrfs.config import ContentConfig, FileSystemConfig, WriteMode
-from ctrfs.errors import LocalDiskFullError, RemoteUnavailableError
-from ctrfs.fs.attributes import OpenFlags
-from ctrfs.units import KIB
+from ctrfs.errors import LocalDiskFullError, RemoteUnavailableError, RemoteUncertainError
+from ctrfs.fs.attributes import AttributeChanges, OpenFlags
+from ctrfs.units import KIB, MIB
 
 BACK = Settings(files=FileSystemConfig(write_mode=WriteMode.BACK))
 THROUGH = Settings()
+# Synced in a thread.
+LARGE = 2 * MIB
 OLD, CLOSED = b"old", b"closed, not sent"
 
 Clock = trio.testing.MockClock
@@ -240,3 +244,40 @@ async def test_where_a_copy_has_no_room_the_write_fails_and_nothing_is_lost(
         service.clear_faults()
         await all_sent()
     assert stored(service, "work") == {"a": closed}
+
+
+async def test_a_failed_save_records_what_was_closed_and_not_half_of_what_is_written_meanwhile(
+    service: InProcessService, state: Path, work: str, autojump_clock: Clock
+) -> None:
+    """The upload has not begun when it fails: earlier bytes are in doubt, and nobody can look."""
+    closed, half = b"2" * LARGE, b"3" * (LARGE // 2)
+    async with mounted(service, state) as mount:
+        handle = await mount.create("work/a")
+        await mount.fs.write(handle, 0, b"1")
+        service.add_fault("create_file", "reset", when="after", count=1)
+        service.add_fault("list_files", "status", status=503)
+        with pytest.raises(RemoteUncertainError):
+            await mount.fs.flush(handle)
+        await mount.fs.setattr(
+            (await mount.stat("work/a")).inode, AttributeChanges(size_bytes=0), handle
+        )
+        await mount.fs.write(handle, 0, closed)
+        async with trio.open_nursery() as nursery:
+
+            async def close() -> None:
+                with pytest.raises(RemoteUnavailableError):
+                    await mount.fs.flush(handle)
+
+            async with disk_held_up():
+                nursery.start_soon(close)
+                await trio.sleep(200)
+                nursery.start_soon(mount.fs.write, handle, 0, half)
+                await trio.sleep(1)
+                autojump_clock.autojump_threshold = math.inf  # threads take no virtual time
+        service.clear_faults()
+        autojump_clock.autojump_threshold = 0
+        await trio.sleep(60)
+        assert half + closed[len(half) :] not in stored(service, "work").values()
+
+    async with mounted(service, state) as mount:
+        assert await mount.read_file("work/a") == closed
