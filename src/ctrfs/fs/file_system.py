@@ -280,6 +280,7 @@ class FileSystem:
             target = await self._parts.namespace.child(destination, new_name)
             if target is node:
                 return
+            self._parts.check_attached(node)  # the look at the new name may have taken it away
             check_name(destination, new_name, is_folder=not isinstance(node, File))
             check_rename(node, destination, target, no_replace=no_replace)
             if isinstance(node, ContainerDirectory):
@@ -330,6 +331,7 @@ class FileSystem:
         async with self._parts.directory_locks.hold(directory.inode):
             found = await self._parts.namespace.child(directory, name)
             if found is None:
+                self._parts.check_attached(directory)
                 file = self._creator.create_file(directory, name, permissions)
                 try:
                     opened = self._files.open_new(file, flags, opener_pid=opener_pid)
@@ -429,6 +431,7 @@ class FileSystem:
             raise NotPermittedError("the control directory takes no entries")
         directory = self._directory(inode)
         self._parts.check_changeable(directory)
+        self._parts.check_attached(directory)
         return directory
 
     def _changeable(self, inode: InodeNumber) -> Node:
@@ -449,6 +452,7 @@ class FileSystem:
     async def _check_free(self, directory: Parent, name: bytes) -> None:
         if await self._parts.namespace.child(directory, name) is not None:
             raise EntryExistsError("the name is taken")
+        self._parts.check_attached(directory)
 
     def _open_control(self, inode: InodeNumber, flags: OpenFlags) -> OpenedFile:
         if flags.can_write:

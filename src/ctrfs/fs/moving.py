@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -32,7 +33,7 @@ from ctrfs.errors import (
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.holding import Holder
-from ctrfs.fs.parts import Parts
+from ctrfs.fs.parts import Parts, Place
 from ctrfs.fs.recording import Recorder, replaced_by
 from ctrfs.fs.removing import Remover
 from ctrfs.fs.saving import Saver, identity_of
@@ -79,6 +80,7 @@ class Mover:
 
         Raises:
             IsADirectoryEntryError: ``target`` is a folder.
+            NoSuchEntryError: ``parent`` went meanwhile; nothing has changed.
             RemoteError: The service did not take the file again; nothing has changed.
         """
         if isinstance(target, Directory):
@@ -88,7 +90,8 @@ class Mover:
             if target is not None:
                 await self._remover.keep_for_openers(target)
                 await self._saver.doubts.settle(target)
-            is_local = self._parts.local_only.match((*path_in_container(parent), name))
+            _owner, path = self._parts.place_in(parent, name)
+            is_local = self._parts.local_only.match(path)
             with self._parts.failures.noting(file.inode):
                 if is_local:
                     await self._saver.doubts.settle(file)
@@ -164,15 +167,13 @@ class Mover:
         self, file: File, parent: Folder, name: bytes, target: File | None
     ) -> None:
         """The new name never leaves this machine: keep the bytes here, delete them there."""
-        new_path = (*path_in_container(parent), name)
+        place = partial(self._parts.place_in, parent, name)
         async with self._holder.held(file) as open_file:
             was_resident = open_file.is_resident
             gone = [*replaced_by(file), *_replaced_with(target)]
             try:
                 await self._holder.complete(file, open_file)
-                await self._saver.keep_local(
-                    file, open_file, owner=owner_of(parent), path=new_path, deletes=gone
-                )
+                await self._saver.keep_local(file, open_file, place=place, deletes=gone)
             except (CtrfsError, trio.Cancelled):
                 open_file.is_resident = was_resident
                 raise
@@ -234,7 +235,7 @@ class Mover:
                 await self._recorder.keep(
                     file,
                     open_file,
-                    place=(file.owner, (*path_in_container(parent), name)),
+                    place=partial(self._parts.place_in, parent, name),
                     replaces=[*replaced_by(file), *_replaced_with(target)],
                     instead=take_away,
                 )
@@ -264,15 +265,12 @@ class Mover:
         """Store the bytes under the new name, then delete the old and the replaced."""
         old_owner, old = file.owner, file.remote
         local_path = path_in_container(file) if file.is_local_only else None
-
-        def place() -> tuple[ContainerDirectory, EntryPath]:
-            return owner_of(parent), (*path_in_container(parent), name)
-
+        place = partial(self._parts.place_in, parent, name)
         async with self._holder.held(file) as open_file:
             await self._holder.complete(file, open_file)
             async with open_file.sending() as outgoing:
                 await self._saver.doubts.settle(file)
-                async with self._intended(file, open_file, outgoing, place(), target):
+                async with self._intended(file, open_file, outgoing, place, target):
                     stored = await self._saver.storer.upload_to(
                         place, outgoing, file=file, copy_of=file
                     )
@@ -308,7 +306,7 @@ class Mover:
         file: File,
         open_file: OpenFile,
         outgoing: Outgoing,
-        place: tuple[ContainerDirectory, EntryPath],
+        place: Place,
         target: File | None,
     ) -> AsyncIterator[None]:
         """Record inside the block that the bytes are on their way to another name.

@@ -18,6 +18,7 @@ from ctrfs.errors import (
     CrossContainerError,
     CtrfsError,
     DirectoryNotEmptyError,
+    NamespaceError,
     NotADirectoryEntryError,
     UnsupportedRenameError,
 )
@@ -85,6 +86,7 @@ class FolderMover:
             UnsupportedRenameError: Into itself.
             NotADirectoryEntryError: ``target`` is a file.
             DirectoryNotEmptyError: ``target`` has entries.
+            NoSuchEntryError: ``folder`` or ``parent`` went meanwhile; nothing has changed.
             RemoteError: The service did not take a file again; nothing has changed.
         """
         if isinstance(target, File):
@@ -96,8 +98,7 @@ class FolderMover:
             if step is folder:
                 raise UnsupportedRenameError("a folder cannot go into itself")
             step = step.parent
-        if target is not None and target.children:
-            raise DirectoryNotEmptyError("the folder of that name has entries")
+        self._check_places(folder, parent, target)
         new_path = (*path_in_container(parent), name)
         self._intend(folder, new_path)
         reached("folder.intended")
@@ -105,9 +106,11 @@ class FolderMover:
         # Some servers give a second copy the id of the first.
         kept = {copy.new.id for copy in copies}
         useless = [row for row in useless if row.id not in kept]
-        if target is not None and target.children:  # made while the files were copied
+        try:
+            self._check_places(folder, parent, target)  # as they are by now
+        except NamespaceError:
             await self._take_back(folder, new_path, [*useless, *(copy.new for copy in copies)])
-            raise DirectoryNotEmptyError("the folder of that name has entries")
+            raise
         gone = [*useless, *(copy.old for copy in copies if copy.old.id not in kept)]
         self._settle(folder, new_path, gone, moved_from=path_in_container(folder))
         for copy in copies:
@@ -124,6 +127,12 @@ class FolderMover:
         reached("folder.moved")
         await self._deleter.delete_all(gone)
         reached("folder.settled")
+
+    def _check_places(self, folder: Directory, parent: Folder, target: Directory | None) -> None:
+        """Refuse if a folder is gone, or something is where the one that moves is to be."""
+        self._parts.check_attached(folder, parent)
+        if target is not None and target.children:
+            raise DirectoryNotEmptyError("the folder of that name has entries")
 
     def _intend(self, folder: Directory, new_path: EntryPath) -> None:
         """Record that the folder is being renamed: the next mount would finish it."""

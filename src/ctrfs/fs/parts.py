@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import msgspec
 
@@ -18,7 +19,13 @@ from ctrfs.content.upload import Uploader, UploadKey, lookalikes
 from ctrfs.disk.journal import Journal
 from ctrfs.disk.local_entries import LocalEntries
 from ctrfs.disk.overlay import Overlay, OverlayRow
-from ctrfs.errors import LocalDiskError, NotPermittedError, ReadOnlyError, StaleHandleError
+from ctrfs.errors import (
+    LocalDiskError,
+    NoSuchEntryError,
+    NotPermittedError,
+    ReadOnlyError,
+    StaleHandleError,
+)
 from ctrfs.fs.failure_log import FailureLog
 from ctrfs.fs.handles import HandleTable
 from ctrfs.fs.local_only import LocalOnlyNames
@@ -29,14 +36,21 @@ from ctrfs.tree.names import OUTSIDE_FOLDER
 from ctrfs.tree.namespace import Namespace
 from ctrfs.tree.naming import NamingRules
 from ctrfs.tree.nodes import (
+    ContainerDirectory,
     EntryPath,
     File,
     Folder,
+    Node,
     Parent,
     Root,
+    is_attached,
     owner_of,
     path_in_container,
 )
+
+# Says in which container, and where in it, something is to be as of now: folders move while a
+# change waits, or go, which raises NoSuchEntryError. See ``Parts.place_in``.
+Place: TypeAlias = Callable[[], tuple[ContainerDirectory, EntryPath]]
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +127,28 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             raise StaleHandleError(f"container {owner.container.id} is gone")
         if owner.container.is_expired:
             raise ReadOnlyError(f"container {owner.container.id} has expired")
+
+    def check_attached(self, *nodes: Node) -> None:
+        """Refuse to change entries that are gone, as in a directory that was removed.
+
+        To be asked again after each wait in which a listing may land, before a folder gets an
+        entry: nobody would see that, and its path would be another.
+
+        Raises:
+            NoSuchEntryError: A listing, or a removal, has taken one away.
+        """
+        for node in nodes:
+            if not is_attached(node):
+                raise NoSuchEntryError(f"{node.name!r} is gone from the tree")
+
+    def place_in(self, folder: Folder, name: bytes) -> tuple[ContainerDirectory, EntryPath]:
+        """Return where ``name`` in ``folder`` is; a ``Place``, once both are given.
+
+        Raises:
+            NoSuchEntryError: The folder is gone.
+        """
+        self.check_attached(folder)
+        return owner_of(folder), (*path_in_container(folder), name)
 
     def check_takes_files(self, folder: Folder) -> None:
         """Refuse what would have to be uploaded to a place where no upload lands.

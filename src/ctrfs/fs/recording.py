@@ -22,14 +22,8 @@ from ctrfs.disk.small_bytes import SMALL_BYTES_MAX
 from ctrfs.errors import CtrfsError, LocalDiskError
 from ctrfs.failpoints import reached
 from ctrfs.fs.failure_log import text_of
-from ctrfs.fs.parts import Parts
-from ctrfs.tree.nodes import (
-    ContainerDirectory,
-    EntryPath,
-    File,
-    InodeNumber,
-    path_in_container,
-)
+from ctrfs.fs.parts import Parts, Place
+from ctrfs.tree.nodes import File, InodeNumber, path_in_container
 from ctrfs.units import NS_PER_S
 
 # Beyond these the bytes of small files are synced in the spool: the database does not shrink.
@@ -116,7 +110,7 @@ class Recorder:
         file: File,
         open_file: OpenFile,
         *,
-        place: tuple[ContainerDirectory, EntryPath] | None = None,
+        place: Place | None = None,
         replaces: Sequence[ContainerFile] | None = None,
         instead: Callable[[], None] = lambda: None,
     ) -> None:
@@ -126,6 +120,7 @@ class Recorder:
 
         Raises:
             LocalDiskError: The disk refuses; nothing was recorded.
+            NoSuchEntryError: There is no such ``place`` any more; likewise.
         """
         # A renaming may be taken back, and the record that it replaces has the earlier bytes.
         is_plain = place is None and self.recorded_count < _SMALL_FILES_MAX
@@ -148,7 +143,7 @@ class Recorder:
         open_file: OpenFile,
         *,
         digest: str,
-        place: tuple[ContainerDirectory, EntryPath] | None = None,
+        place: Place | None = None,
         replaces: Sequence[ContainerFile] | None = None,
         instead: Callable[[], None] = lambda: None,
     ) -> None:
@@ -161,6 +156,9 @@ class Recorder:
             place: Where they are going to show, if not where the file is.
             replaces: What they take the place of, if not what they are a version of.
             instead: Takes away, in the same step, what else this machine's disk has of them.
+
+        Raises:
+            NoSuchEntryError: There is no such ``place`` any more; nothing was recorded.
         """
         reached("save.digested")
         with self._parts.spared():
@@ -366,10 +364,10 @@ class Recorder:
         *,
         digest: str,
         error: str,
-        place: tuple[ContainerDirectory, EntryPath] | None = None,
+        place: Place | None = None,
         replaces: Sequence[ContainerFile] | None = None,
     ) -> str:
-        owner, path = place or (file.owner, path_in_container(file))
+        owner, path = place() if place else (file.owner, path_in_container(file))
         if replaces is None:
             replaces = replaced_by(file)
         key = file.journal_key

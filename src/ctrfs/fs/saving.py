@@ -31,7 +31,7 @@ from ctrfs.errors import (
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts
-from ctrfs.fs.parts import Parts
+from ctrfs.fs.parts import Parts, Place
 from ctrfs.fs.recording import Recorder, is_same_version, replaced_by
 from ctrfs.fs.storing import Storer
 from ctrfs.tree.nodes import (
@@ -153,8 +153,7 @@ class Saver:
         file: File,
         open_file: OpenFile,
         *,
-        owner: ContainerDirectory | None = None,
-        path: EntryPath | None = None,
+        place: Place | None = None,
         deletes: Sequence[ContainerFile] = (),
     ) -> None:
         """Record a local-only file so that it outlives this mount.
@@ -162,12 +161,12 @@ class Saver:
         Args:
             file: Whose bytes they are.
             open_file: The bytes.
-            owner: In which container it is going to be, if not where it is.
-            path: Where in it, likewise.
+            place: Where it is going to be, if not where it is.
             deletes: What the service has under the name that it leaves, to be deleted then.
 
         Raises:
             LocalDiskError: This machine's disk did not take it.
+            NoSuchEntryError: There is no such ``place`` any more; nothing was recorded.
         """
         was_claimed = file.is_claimed
         open_file.is_resident = True
@@ -175,11 +174,12 @@ class Saver:
         try:
             await open_file.sync_to_disk()
             reached("local.synced")
+            owner, path = place() if place else (file.owner, path_in_container(file))
             with self._recorder.journal.together():
                 self._parts.local.put_file(
                     LocalFileRow(
-                        container_id=(file.owner if owner is None else owner).container.id,
-                        path=b"/".join(path or path_in_container(file)),
+                        container_id=owner.container.id,
+                        path=b"/".join(path),
                         spool_name=open_file.spool_name,
                         size_bytes=open_file.size_bytes or 0,
                         mtime_ns=file.mtime_ns,
@@ -187,7 +187,7 @@ class Saver:
                     )
                 )
                 self._recorder.take_away(file, deletes=deletes)
-        except (LocalDiskError, trio.Cancelled):
+        except (CtrfsError, trio.Cancelled):
             file.is_claimed = was_claimed or open_file.is_unsent
             raise
         self._recorder.taken_away(file)

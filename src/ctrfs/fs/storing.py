@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import nullcontext
 from functools import partial
 
@@ -11,6 +11,7 @@ from ctrfs.content.outgoing import Outgoing, ended_after
 from ctrfs.content.upload import UploadKey, lookalikes
 from ctrfs.errors import (
     ContainerExpiredError,
+    NoSuchEntryError,
     RemoteNotFoundError,
     RemoteProtocolError,
     StaleHandleError,
@@ -18,7 +19,7 @@ from ctrfs.errors import (
 from ctrfs.fs.deleting import Deleter
 from ctrfs.fs.doubts import Doubts, looking_s
 from ctrfs.fs.failure_log import text_of
-from ctrfs.fs.parts import Parts, may_be_stored_at
+from ctrfs.fs.parts import Parts, Place, may_be_stored_at
 from ctrfs.fs.strays import Strays
 from ctrfs.tree.naming import Landing
 from ctrfs.tree.nodes import ContainerDirectory, EntryPath, File
@@ -75,7 +76,7 @@ class Storer:
 
     async def upload_to(
         self,
-        place: Callable[[], tuple[ContainerDirectory, EntryPath]],
+        place: Place,
         outgoing: Outgoing,
         *,
         file: File | None = None,
@@ -85,10 +86,11 @@ class Storer:
         """Store ``outgoing`` where ``place`` says, again if that has changed meanwhile.
 
         A folder above may be renamed during the upload. Nothing can happen between the last look
-        and the caller's next wait. Raises as ``upload``.
+        and the caller's next wait. Raises as ``upload``, and as ``place``: what was stored where
+        there is no place any more is deleted then.
 
         Args:
-            place: Says in which container, and where there.
+            place: Where it is to be.
             outgoing: The bytes.
             file: Whose they are, if an earlier upload of them may have arrived.
             beside: Done during the upload; the service is given the end only after it.
@@ -101,10 +103,18 @@ class Storer:
             stored = await (
                 upload(outgoing) if beside is None else ended_after(beside, upload, outgoing)
             )
-            if place() == (owner, path):
-                return stored
-            if stored.id not in known:
-                await self._deleter.take_away(stored)
+            try:
+                if place() == (owner, path):
+                    return stored
+            except NoSuchEntryError:
+                await self._take_away_new(stored, known)
+                raise
+            await self._take_away_new(stored, known)
+
+    async def _take_away_new(self, stored: ContainerFile, known: Collection[FileId]) -> None:
+        """Delete what landed where it should not; an id known before is a file of the user's."""
+        if stored.id not in known:
+            await self._deleter.take_away(stored)
 
     async def _upload_as(
         self,

@@ -5,6 +5,7 @@ Listings are laid over it (``apply_*``), operations change it (``new_*``, ``plac
 
 Invariant: ``parent.children[node.name] is node`` exactly while ``node.parent is parent``.
 Invariant: every node with a name is registered in the inode table.
+Invariant: a folder inside a container that has no name has no entries either.
 """
 
 from __future__ import annotations
@@ -170,12 +171,12 @@ class EntryTree(FolderTree):
         return folder
 
     def keep_folder(self, folder: Folder) -> None:
-        """Let a folder stay although no file may be left in it.
+        """Let a folder stay although no file may be left in it; one that has gone stays gone.
 
         Raises:
             LocalDiskError: It stays for this mount only.
         """
-        if isinstance(folder, Directory) and not folder.is_local:
+        if isinstance(folder, Directory) and folder.parent is not None and not folder.is_local:
             folder.is_local = True
             path = b"/".join(path_in_container(folder))
             self._local.add_folder(folder.owner.container.id, path)

@@ -99,6 +99,8 @@ class FolderTree(ContainerTree, ABC):
     def _link(self, node: Directory | File, parent: Folder, name: bytes) -> None:
         assert node.parent is None
         assert name not in parent.children
+        # Nobody would ever see it, and its bytes would be sent to another place.
+        assert not isinstance(parent, Directory) or parent.parent is not None
         owner_of(parent).is_as_listed = False
         node.parent = parent
         node.name = name

@@ -25,10 +25,13 @@ from ctrfs.units import NS_PER_S
 def overlay_key(node: Folder | File) -> str | None:
     """Return the key under which the overlay keeps a node's time and mode.
 
-    A file without a remote has none: what there is of it is kept with its bytes.
+    A file without a remote has none: what there is of it is kept with its bytes. A folder that
+    is gone has none either.
     """
     if isinstance(node, File):
         return None if node.remote is None else node.remote.id
+    if isinstance(node, Directory) and node.parent is None:
+        return None
     return folder_key(path_in_container(node))
 
 

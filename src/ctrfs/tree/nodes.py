@@ -153,8 +153,23 @@ def owner_of(folder: Folder) -> ContainerDirectory:
     return folder if isinstance(folder, ContainerDirectory) else folder.owner
 
 
+def is_attached(node: Node) -> bool:
+    """Tell whether an entry still has its place: in a container that is there, by each name.
+
+    The kernel, and whoever waits, may go on knowing a folder that a listing has taken away.
+    What is left of its path then leads to another place.
+    """
+    step: Node | None = node
+    while isinstance(step, Directory | File):
+        step = step.parent
+    return isinstance(step, Root) or (step is not None and not step.is_gone)
+
+
 def path_in_container(node: Folder | File) -> EntryPath:
-    """Return the names from the container down to ``node``; empty for the container."""
+    """Return the names from the container down to ``node``; empty for the container.
+
+    Of no use for a node that is not ``is_attached``.
+    """
     names: list[bytes] = []
     step: Folder | File | Root | None = node
     while isinstance(step, Directory | File):

@@ -23,7 +23,14 @@ from ctrfs.disk.local_entries import LocalEntries, LocalFileRow
 from ctrfs.disk.overlay import Overlay
 from ctrfs.tree.entries import EntryTree
 from ctrfs.tree.naming import NamingRules
-from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Folder, path_in_container
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    Directory,
+    File,
+    Folder,
+    is_attached,
+    path_in_container,
+)
 
 HASH = "a" * 32
 OWNER = Container(id=ContainerId("cntr_1"), name="work", created_at_s=1, status="running")
@@ -328,6 +335,21 @@ def test_a_local_folder_stays_without_files_until_it_is_removed(place: Place) ->
     place.tree.remove_folder(folder)
 
     assert place.folders() == set()
+    assert place.local.folders(OWNER.id) == []
+
+
+def test_a_folder_that_has_gone_is_not_kept_under_the_name_that_is_left_of_its_path(
+    place: Place,
+) -> None:
+    """Promise 5: the last of its files was removed here just when it went elsewhere."""
+    place.lay(row("1", "x/y/a"))
+    folder = place.at(b"x", b"y")
+    assert isinstance(folder, Directory)
+    place.lay()
+
+    place.tree.keep_folder(folder)
+
+    assert not is_attached(folder)
     assert place.local.folders(OWNER.id) == []
 
 
