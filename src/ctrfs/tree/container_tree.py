@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -40,6 +40,7 @@ class ContainerTree(ABC):
     Attributes:
         root: The account, or the one container that is mounted.
         inodes: Who has which number.
+        on_forgotten: Told of each container that has gone, or that another has taken the place of.
     """
 
     def __init__(self, *, clock: Clock, overlay: Overlay, show_expired: bool) -> None:
@@ -51,6 +52,7 @@ class ContainerTree(ABC):
         self._changes: list[Change] = []
         self._denied: OrderedDict[Change, None] = OrderedDict()
         self.inodes = InodeTable()
+        self.on_forgotten: Callable[[ContainerId], None] = lambda _container_id: None
         self._maker = NodeMaker(clock=clock, inodes=self.inodes, overlay=overlay)
         self.root: Root | ContainerDirectory = Root(mtime_ns=clock.wall_ns())
         self.inodes.register(self.root)
@@ -73,6 +75,10 @@ class ContainerTree(ABC):
     def container(self, container_id: ContainerId) -> ContainerDirectory | None:
         """Return the directory of a container that is shown."""
         return self._containers.get(container_id)
+
+    def keeps(self, container_id: ContainerId) -> bool:
+        """Tell whether a container has a directory: it is shown, or bytes in it are only here."""
+        return container_id in self._containers or container_id in self._gone
 
     def become_one_container(self, container: Container) -> ContainerDirectory:
         """Make ``container`` the root of this mount; before anything was looked up."""
@@ -137,7 +143,7 @@ class ContainerTree(ABC):
         if double is not None and double is not directory:
             self.forget_container(double)
         self._unlink_container(directory)
-        self._containers.pop(directory.container.id, None)
+        self._forget_id(directory.container.id)
         directory.container = container
         self._containers[container.id] = directory
         self.new_container(container, name)
@@ -193,6 +199,10 @@ class ContainerTree(ABC):
 
     def _forget_container(self, directory: ContainerDirectory) -> None:
         directory.is_gone = True
-        self._containers.pop(directory.container.id, None)
         if not self._drop_inodes(directory):
             self._gone[directory.container.id] = directory
+        self._forget_id(directory.container.id)
+
+    def _forget_id(self, container_id: ContainerId) -> None:
+        self._containers.pop(container_id, None)
+        self.on_forgotten(container_id)

@@ -287,8 +287,12 @@ class EntryTree(FolderTree):
         for file in files:
             self.inodes.drop(file.inode)
         self.inodes.drop(directory.inode)
-        self._laid.pop(directory.container.id, None)
         return True
+
+    @override
+    def _forget_id(self, container_id: ContainerId) -> None:
+        self._laid.pop(container_id, None)
+        super()._forget_id(container_id)
 
     @override
     def _restore(self, directory: ContainerDirectory) -> None:

@@ -6,7 +6,6 @@ The entries themselves are kept in the tree; this says whether they may be belie
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NewType
@@ -61,8 +60,13 @@ class ListingCache:
             maxsize=config.listings_max, ttl=config.max_stale_s, timer=clock.monotonic_s
         )
         self._behind: set[ListingKey] = set()
-        self._paused_until: dict[ListingKey, float] = {}
-        self._failures: dict[ListingKey, tuple[float, RemoteStalledError]] = {}
+        # With an end of their own, as nobody may ever ask for those listings again.
+        self._paused: TTLCache[ListingKey, None] = TTLCache(
+            maxsize=config.listings_max, ttl=REFRESH_PAUSE_S, timer=clock.monotonic_s
+        )
+        self._failures: TTLCache[ListingKey, RemoteStalledError] = TTLCache(
+            maxsize=config.listings_max, ttl=FAILURE_LASTS_S, timer=clock.monotonic_s
+        )
 
     def age_s(self, key: ListingKey) -> float | None:
         """Return how old the listing is; None when it is unknown or too old for anything."""
@@ -99,8 +103,8 @@ class ListingCache:
         """
         if self.is_fresh(key):
             return
-        failed_s, error = self._failures.get(key, (-math.inf, None))
-        if error is not None and self._clock.monotonic_s() - failed_s < FAILURE_LASTS_S:
+        error = self._failures.get(key)
+        if error is not None:
             raise error
         with self._in_time():
             await self._flights.get(key)
@@ -116,7 +120,7 @@ class ListingCache:
 
     def refresh_behind(self, key: ListingKey) -> None:
         """Begin to fetch the listing, unless that is under way or has just failed."""
-        if key in self._behind or self._paused_until.get(key, 0.0) > self._clock.monotonic_s():
+        if key in self._behind or key in self._paused:
             return
         self._behind.add(key)
         with deadlines.none():
@@ -130,7 +134,7 @@ class ListingCache:
     def put(self, key: ListingKey, *, started_s: float) -> None:
         """Take note of a listing that was asked for at ``started_s``."""
         self._started[key] = started_s
-        self._paused_until.pop(key, None)
+        self._paused.pop(key, None)
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -144,11 +148,11 @@ class ListingCache:
             await self._flights.get(key)
         except CtrfsError as error:
             log.info("refreshing the listing of %s failed: %s", key or "containers", error)
-            self._paused_until[key] = self._clock.monotonic_s() + REFRESH_PAUSE_S
+            self._paused[key] = None
         except Exception:
             # Nobody waits for this one to be told, and a bug met here must not end the mount.
             log.exception("refreshing the listing of %s: unexpected failure", key or "containers")
-            self._paused_until[key] = self._clock.monotonic_s() + REFRESH_PAUSE_S
+            self._paused[key] = None
         finally:
             self._behind.discard(key)
 
@@ -158,7 +162,7 @@ class ListingCache:
         try:
             await self._fetch(key)
         except RemoteStalledError as error:
-            self._failures[key] = self._clock.monotonic_s(), error
+            self._failures[key] = error
             raise
         # A walk over many pages may take longer than the listing lasts. What it brought is good
         # for half the time at least, or a large container would be listed at every look.

@@ -88,6 +88,7 @@ class Namespace:
         self._created_here: dict[ContainerId, float] = {}
         self._rejected: dict[str, list[RejectedRow]] = {}
         self.tree = tree
+        self.tree.on_forgotten = self._forget_answers
         self.wanted: Wanted = lambda _container_id, rows: rows
 
     # -- reading ---------------------------------------------------------------------------
@@ -237,15 +238,14 @@ class Namespace:
         now_s = self._clock.monotonic_s()
         self._own_containers.remove(directory.container.id, now_s=now_s)
         self._own_containers.confirm_removed(directory.container.id, now_s=now_s)
-        self._note_created(container)
         self.tree.rename_container(directory, container, name)
+        self._note_created(container)
 
     def removed_container(self, directory: ContainerDirectory, *, is_expected: bool = True) -> None:
         """Hide a container that is deleted; the kernel knows if it has asked for that."""
         now_s = self._clock.monotonic_s()
         self._own_containers.remove(directory.container.id, now_s=now_s)
         self._own_containers.confirm_removed(directory.container.id, now_s=now_s)
-        self._forget_answers(directory.container.id)
         self.tree.forget_container(directory)
         if is_expected:
             self.tree.take_changes()
@@ -333,15 +333,20 @@ class Namespace:
             marks = marks_among(self.tree.listed_ids(owner))
             listing = await self._list_believably(container_id, marks)
         except (RemoteNotFoundError, ContainerExpiredError) as error:
-            self._lost(owner)
+            self._lost(container_id)
             raise NoSuchEntryError(f"container {container_id} is gone: {error}") from error
-        own = self._own(owner)
-        doubtful = own.doubtful(listing.items, started_s=started_s)
+        doubtful = self._own(owner).doubtful(listing.items, started_s=started_s)
         gone = await self._gone(
             doubtful, lambda row: self._api.retrieve_file(row.container_id, row.id)
         )
-        listed = self.wanted(container_id, listing.items)
-        rows = own.fold(listed, started_s=started_s, now_s=self._clock.monotonic_s(), gone=gone)
+        # It may be gone by now, and what was laid over it would never be dropped; or be back.
+        owner = self._owner_with(container_id)
+        rows = self._own(owner).fold(
+            self.wanted(container_id, listing.items),
+            started_s=started_s,
+            now_s=self._clock.monotonic_s(),
+            gone=gone,
+        )
         rejected = self.tree.apply_files(owner, rows)
         self._rejected[container_id] = [*listing.rejected, *rejected][:REJECTED_KEPT]
 
@@ -380,15 +385,22 @@ class Namespace:
                 log.debug("%s stays: whether it is there could not be asked: %s", row.id, error)
         return gone
 
-    def _lost(self, owner: ContainerDirectory) -> None:
+    def _lost(self, container_id: ContainerId) -> None:
         """Take note that the service no longer has a container."""
-        log.info("container %s is gone from the service", owner.container.id)
-        self._forget_answers(owner.container.id)
+        owner = self.tree.container(container_id)
+        if owner is None:
+            return  # a listing of the account has said so already
+        log.info("container %s is gone from the service", container_id)
         self.tree.forget_container(owner)
         self._tell_changes()
 
     def _forget_answers(self, container_id: ContainerId) -> None:
-        self._own_files.pop(container_id, None)
+        """Drop what is known of a container that is gone, or there would be ever more of it.
+
+        Where its directory waits for its return, what we did in it counts when it is back.
+        """
+        if not self.tree.keeps(container_id):
+            self._own_files.pop(container_id, None)
         self._rejected.pop(container_id, None)
         self._listings.forget(ListingKey(container_id))
 
@@ -403,7 +415,10 @@ class Namespace:
         self._listings.put(ListingKey(container.id), started_s=now_s)
 
     def _own(self, owner: ContainerDirectory) -> OwnWrites[ContainerFile]:
-        return self._own_files.setdefault(owner.container.id, OwnWrites())
+        container_id = owner.container.id
+        if not self.tree.keeps(container_id):
+            return OwnWrites()  # of something that was under way when it went
+        return self._own_files.setdefault(container_id, OwnWrites())
 
     def _owner_with(self, container_id: ContainerId) -> ContainerDirectory:
         owner = self.tree.container(container_id)

@@ -292,3 +292,19 @@ async def test_readers_queued_behind_one_who_waited_in_vain_do_not_wait_as_long_
         await listings.freshen(KEY)
 
     assert fetches.count == 2
+
+
+async def test_pauses_and_failures_take_no_more_room_than_listings(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Those of a container that is gone nobody would ever take back."""
+    listings = cache_of(SilentFetches(), nursery, listings_max=2)
+
+    for name in "abc":
+        listings.refresh_behind(ListingKey(name))
+    await trio.sleep(31)
+
+    assert len(listings._paused) == 2
+    assert len(listings._failures) <= 2
+    await trio.sleep(REFRESH_PAUSE_S)
+    assert len(listings._paused) == 0
