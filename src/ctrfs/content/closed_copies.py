@@ -61,8 +61,11 @@ class ClosedCopies:
         return self._cache.take(key) if copy is None else copy
 
     def put(self, key: CacheKey, copy: CachedCopy) -> None:
-        """Keep ``copy`` under ``key`` for later mounts, now or soon."""
-        self.drop(key)
+        """Keep ``copy`` under ``key`` for later mounts, now or soon.
+
+        Unless it is a part, and another mount has put as much of the same bytes into the cache.
+        """
+        self._drop_waiting(key)
         is_cheap = fresh_bytes(copy.extents, copy.sums) <= _SUM_INLINE_MAX
         if is_cheap or not self._cache.has_place_for(copy):
             self._cache.put(key, copy)
@@ -75,9 +78,7 @@ class ClosedCopies:
 
     def drop(self, key: CacheKey) -> None:
         """Delete the copy of ``key``, if there is one."""
-        copy = self._waiting.pop(key, None)
-        if copy is not None:
-            copy.spool_file.delete()
+        self._drop_waiting(key)
         self._cache.drop(key)
 
     def give_up(self, needed_bytes: int) -> None:
@@ -93,6 +94,11 @@ class ClosedCopies:
         while self._waiting:
             key = next(iter(self._waiting))
             self._cache.put(key, self._waiting.pop(key))
+
+    def _drop_waiting(self, key: CacheKey) -> None:
+        copy = self._waiting.pop(key, None)
+        if copy is not None:
+            copy.spool_file.delete()
 
     async def _put_first(self) -> None:
         key, copy = next(iter(self._waiting.items()))

@@ -165,8 +165,9 @@ class ContentCache:
         path = self._path_of(key)
         try:
             if self.has_place_for(copy) and not _has_better(path, copy):
-                cost = _cost(spool_file.move_out(path, _trailer(key, copy)))
-                self._put_bytes += cost
+                replaced_bytes = _cost_at(path)
+                self._put_bytes += _cost(spool_file.move_out(path, _trailer(key, copy)))
+                self._gone_bytes += replaced_bytes
                 return
         except (LocalDiskError, OSError) as error:
             log.info("a copy is not kept: %s", error)
@@ -175,8 +176,8 @@ class ContentCache:
     def drop(self, key: IdentityKey) -> None:
         """Delete the copy of ``key``, if there is one."""
         path = self._path_of(key)
+        cost = _cost_at(path)
         try:
-            cost = _cost(path.lstat().st_blocks * _SECTOR_BYTES)
             path.unlink()
         except OSError:  # there is none, or it is no file of ours
             return
@@ -242,6 +243,14 @@ def _cost(allocated_bytes: int) -> int:
     return max(allocated_bytes, _ENTRY_BYTES_MIN)
 
 
+def _cost_at(path: Path) -> int:
+    """Return how many bytes of disk the entry at ``path`` takes; 0 without one."""
+    try:
+        return _cost(path.lstat().st_blocks * _SECTOR_BYTES)
+    except OSError:
+        return 0
+
+
 def _is_usable(path: Path) -> bool:
     """Tell whether there is a file of ours; what else lies there is left alone.
 
@@ -300,11 +309,11 @@ def _trailer(key: IdentityKey, copy: CachedCopy) -> bytes:
 
 
 def _has_better(path: Path, copy: CachedCopy) -> bool:
-    """Tell whether another mount has put more of the same bytes than a partial ``copy``."""
+    """Tell whether another mount has put as much of the same bytes as a partial ``copy``."""
     if copy.is_complete:
         return False
     try:
-        return path.lstat().st_blocks * _SECTOR_BYTES > copy.spool_file.allocated_bytes
+        return path.lstat().st_blocks * _SECTOR_BYTES >= copy.spool_file.allocated_bytes
     except FileNotFoundError:
         return False
 
