@@ -8,7 +8,10 @@ once, since listings may lag behind uploads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
@@ -42,7 +45,7 @@ SENDS_MAX: Final = 6
 # The looks after ``LISTING_LAG_S`` are for where that one fails.
 LOOK_PAUSES_S: Final = (0.0, 2.0, 5.0, 5.0, 10.0)
 LISTING_LAG_S: Final = 7.0
-# Uploads of open outcome that are remembered; each is some hundred bytes.
+# Uploads of open outcome that are remembered, unless more are under way; each is some hundred bytes.
 DOUBTS_MAX: Final = 4096
 
 # Source: docs/api-notes.md; every path seen so far lies there.
@@ -72,7 +75,8 @@ class Uploader:
         progress: What is on its way, for who watches.
 
     Invariant: ``_doubts`` has each upload of this mount that may be on the service though
-    nobody has been told so, with what was known before it began.
+    nobody has been told so, with what was known before it began. Of more than ``DOUBTS_MAX`` the
+    oldest are forgotten, but none that ``_under_way`` counts: it is still to be looked for.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Uploader:
         self._config = config or ContentConfig()
         self.progress = progress or UploadProgress(SystemClock())
         self._doubts: dict[UploadKey, IsKnown] = {}
+        self._under_way: Counter[UploadKey] = Counter()
 
     async def send(
         self,
@@ -124,6 +129,7 @@ class Uploader:
             self.progress.upload(
                 container_id, stored_name=stored_name, size_bytes=outgoing.size_bytes
             ) as shown,
+            self._remembering(upload),
         ):
             counted = replace(outgoing, body=self.progress.counted(outgoing.body, shown))
             return await self._send(upload, counted, is_known, look_first_s=look_first_s)
@@ -185,7 +191,7 @@ class Uploader:
             except RemoteUncertainError as error:
                 uncertain = error
             sends += 1
-            is_known = self._doubts[upload]
+            is_known = self._doubts.get(upload, is_known)
             try:
                 found = await self._look(upload, size, is_known, for_s=LISTING_LAG_S)
             except (RemoteNotFoundError, ContainerExpiredError):
@@ -220,8 +226,21 @@ class Uploader:
 
     def _doubt(self, upload: UploadKey, is_known: IsKnown) -> None:
         self._doubts.setdefault(upload, is_known)
-        while len(self._doubts) > DOUBTS_MAX:
-            del self._doubts[next(iter(self._doubts))]
+        excess = max(0, len(self._doubts) - DOUBTS_MAX)
+        ended = (other for other in self._doubts if other not in self._under_way)
+        for other in list(islice(ended, excess)):
+            del self._doubts[other]
+
+    @contextmanager
+    def _remembering(self, upload: UploadKey) -> Iterator[None]:
+        """Let an upload stay in doubt inside the block, however many others are."""
+        self._under_way[upload] += 1
+        try:
+            yield
+        finally:
+            self._under_way[upload] -= 1
+            if not self._under_way[upload]:
+                del self._under_way[upload]
 
     async def _look(
         self, upload: UploadKey, size_bytes: int | None, is_known: IsKnown, *, for_s: float

@@ -13,17 +13,19 @@ from tests.unit.content.fake_service import (
     digest_of,
     identity_of,
 )
+from typing_extensions import override
 
-from ctrfs.api.models import ContainerFile, FileId, Listing
+from ctrfs.api.models import ContainerFile, ContainerId, FileId, Listing
 from ctrfs.api.protocol import UploadBody
 from ctrfs.config import ContentConfig
 from ctrfs.content.identity import ContentIdentity
 from ctrfs.content.outgoing import Outgoing
-from ctrfs.content.upload import Uploader
+from ctrfs.content.upload import DOUBTS_MAX, Uploader, UploadKey
 from ctrfs.errors import (
     RemoteBusyError,
     RemoteNotFoundError,
     RemoteProtocolError,
+    RemoteStalledError,
     RemoteUnavailableError,
     RemoteUncertainError,
 )
@@ -31,6 +33,23 @@ from ctrfs.errors import (
 CONTENT = b"This is a test file content for container testing."
 DIGEST = "bfe940181cd9f2193931fd77047b66bb"
 NEW = FileId("cfile_new")
+
+
+class SlowService(FakeService):
+    """Takes one upload only once ``may_go_on`` is set."""
+
+    def __init__(self, *, slow_name: str) -> None:
+        super().__init__()
+        self.may_go_on = trio.Event()
+        self._slow_name = slow_name
+
+    @override
+    async def create_file(
+        self, container_id: ContainerId, *, name: str, body: UploadBody
+    ) -> ContainerFile:
+        if name == self._slow_name:
+            await self.may_go_on.wait()
+        return await super().create_file(container_id, name=name, body=body)
 
 
 def outgoing() -> Outgoing:
@@ -64,10 +83,11 @@ async def send(
     uploader: Uploader | None = None,
     known: Container[FileId] = (FILE,),
     look_first_s: float | None = None,
+    stored_name: str = "plots/fig.png",
 ) -> ContainerFile:
     return await (uploader or Uploader(service)).send(
         CONTAINER,
-        stored_name="plots/fig.png",
+        stored_name=stored_name,
         outgoing=outgoing(),
         is_known=lambda file_id: file_id in known,
         look_first_s=look_first_s,
@@ -269,6 +289,53 @@ async def test_the_next_send_looks_for_an_upload_that_was_cancelled() -> None:
 
     assert (await send(service, uploader=uploader)).id == NEW
     assert service.uploads == []
+
+
+async def leave_in_doubt(service: FakeService, uploader: Uploader, count: int) -> None:
+    """Let ``count`` uploads, to names that are numbers, end without an answer or a look."""
+    service.upload_answers = [RemoteUncertainError("no answer") for _ in range(count)]
+    service.listings = [RemoteStalledError("silence")]
+    for number in range(count):
+        with pytest.raises(RemoteUncertainError):
+            await send(service, uploader=uploader, stored_name=f"{number}.png")
+
+
+def is_open(uploader: Uploader, stored_name: str) -> bool:
+    return uploader.is_open(UploadKey(CONTAINER, stored_name, DIGEST))
+
+
+async def test_a_lost_answer_is_looked_for_though_very_many_others_are_in_doubt_by_then(
+    nursery: trio.Nursery,
+) -> None:
+    service = SlowService(slow_name="plots/fig.png")
+    uploader = Uploader(service)
+    found: list[ContainerFile] = []
+
+    async def send_slowly() -> None:
+        found.append(await send(service, uploader=uploader))
+
+    nursery.start_soon(send_slowly)
+    await trio.testing.wait_all_tasks_blocked()
+    await leave_in_doubt(service, uploader, DOUBTS_MAX)
+    assert is_open(uploader, "plots/fig.png")
+
+    service.upload_answers = [RemoteUncertainError("no answer")]
+    service.listings = [Listing(items=(STORED,))]
+    service.may_go_on.set()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert found == [STORED]
+
+
+async def test_of_very_many_uploads_in_doubt_the_oldest_are_forgotten() -> None:
+    service = FakeService()
+    uploader = Uploader(service)
+
+    await leave_in_doubt(service, uploader, DOUBTS_MAX + 1)
+
+    assert not is_open(uploader, "0.png")
+    assert is_open(uploader, "1.png")
+    assert is_open(uploader, f"{DOUBTS_MAX}.png")
 
 
 async def test_a_refused_upload_leaves_no_doubt() -> None:
