@@ -86,4 +86,17 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Refresh(mount=1),
         ],
     ),
+    # A copy that a failed renaming may have left under a name that began with a digest looked like
+    # what the next renaming had stored, which was taken away: nothing was left.
+    (
+        False,
+        [
+            Plant(path="one/f/a", content=b""),
+            Remove(mount=0, path="one/f/a"),
+            Save(mount=0, path="one/a", content=b""),
+            Fault(route="create_file", kind="500", count=8),
+            Rename(mount=0, old="one/f", new="one/g"),
+            Rename(mount=0, old="one/f", new="one/g"),
+        ],
+    ),
 ]

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
@@ -202,7 +203,7 @@ class Uploader:
             if found is None and sends == SENDS_MAX:
                 raise uncertain
         log.info("upload of %s had arrived as %s", upload.stored_name, found.id)
-        self._doubts.pop(upload, None)
+        self._arrived(upload, found)
         return found
 
     async def _send_once(
@@ -221,8 +222,15 @@ class Uploader:
             if not was_in_doubt:
                 self._doubts.pop(upload, None)
             raise
-        self._doubts.pop(upload, None)
+        self._arrived(upload, stored)
         return _checked(stored, outgoing)
+
+    def _arrived(self, upload: UploadKey, stored: ContainerFile) -> None:
+        """Take note of what an upload has made: another one that would look like it has not."""
+        self._doubts.pop(upload, None)
+        for other, is_known in self._doubts.items():
+            if other.container_id == upload.container_id and looks_like(other, stored.path):
+                self._doubts[other] = partial(_is_known_too, stored.id, is_known)
 
     def _doubt(self, upload: UploadKey, is_known: IsKnown) -> None:
         self._doubts.setdefault(upload, is_known)
@@ -294,6 +302,15 @@ class Uploader:
         return hasher.hexdigest() == digest
 
 
+def looks_like(upload: UploadKey, stored_path: str) -> bool:
+    """Tell whether a stored path may be that of an upload, whose name may begin with a digest."""
+    # Cheap first: this is asked of many.
+    last_part = upload.stored_name.rpartition("/")[2]
+    return stored_path.endswith(last_part) and stored_path in lookalikes(
+        upload.stored_name, upload.digest
+    )
+
+
 def lookalikes(stored_name: str, digest: str) -> frozenset[str]:
     """Return all stored paths that can only be those of an upload of that name and digest."""
     return paths_with_digest(stored_name, digest) | paths_without_digest(stored_name)
@@ -318,6 +335,10 @@ def paths_with_digest(stored_name: str, digest: str) -> frozenset[str]:
 def paths_without_digest(stored_name: str) -> frozenset[str]:
     """Return what servers make of an uploaded name when they add no hash; see above."""
     return frozenset({f"{DATA_ROOT}{stored_name}"})
+
+
+def _is_known_too(made: FileId, is_known: IsKnown, file_id: FileId) -> bool:
+    return file_id == made or is_known(file_id)
 
 
 def _checked(stored: ContainerFile, outgoing: Outgoing) -> ContainerFile:

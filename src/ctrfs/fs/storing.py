@@ -161,7 +161,7 @@ class Storer:
                 )
                 with self._doubts.saving(upload) if copy_of is None else nullcontext():
                     stored = await self._parts.namespace.when_ready(container_id, send)
-                self._strays.wanted_again(upload)
+                self._strays.arrived(upload, stored)
                 self._deleter.call_off(owner, stored)
                 return stored
         except (RemoteNotFoundError, ContainerExpiredError) as error:

@@ -13,9 +13,10 @@ from typing import Final
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
-from ctrfs.content.upload import UploadKey, paths_with_digest
+from ctrfs.content.upload import UploadKey, looks_like, paths_with_digest
 from ctrfs.errors import ContainerExpiredError, CtrfsError, RemoteNotFoundError
 from ctrfs.fs.deleting import RETRIED_AT_ONCE, Deleter
 from ctrfs.fs.doubts import Doubts, is_an_upload, looking_s
@@ -96,9 +97,15 @@ class Strays:
         self._hide_shown(upload, stray)
         self._recorder.on_failure(None)
 
-    def wanted_again(self, upload: UploadKey) -> None:
-        """Say that an upload was made again, and what it had left was found or is not there."""
+    def arrived(self, upload: UploadKey, stored: ContainerFile) -> None:
+        """Say that an upload was made, or made again: then what it had left was found, or is not.
+
+        What it has stored may look like what another has left, but is none.
+        """
         self._strays.pop(upload, None)
+        for other, stray in self._strays.items():
+            if other.container_id == upload.container_id and looks_like(other, stored.path):
+                self._strays[other] = replace(stray, known=stray.known | {stored.id})
 
     async def clear(self) -> None:
         """Look for all of them, and delete what there is; what cannot be had stays for later."""
@@ -180,8 +187,10 @@ class Strays:
     def _is_ours(self, row: ContainerFile, stray: _Stray) -> bool:
         """Tell whether a file of the right name and digest is what an attempt of ours has made."""
         owner = self._parts.tree.container(row.container_id)
+        original = stray.source.remote
         return (
             row.id not in stray.known
+            and (original is None or row.id != original.id)
             and row.created_at_s <= stray.since_s + LATE_S
             and is_an_upload(row, owner)
         )
