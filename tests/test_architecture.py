@@ -1,13 +1,20 @@
-"""The floors of docs/architecture.md, checked: nothing lower imports anything higher."""
+"""The floors and rooms of docs/architecture.md, checked.
+
+Nothing lower imports anything higher, and whoever looks for a module finds a line that says what
+it is for.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src" / "ctrfs"
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "ctrfs"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 # Each floor may import itself and the floors before it.
 VOCABULARY = frozenset(
@@ -127,6 +134,36 @@ def test_a_function_fits_on_a_page(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= FUNCTION_LINES_MAX, f"{node.name} has {lines} lines"
+
+
+def modules_named_in_the_rooms() -> set[tuple[str, str]]:
+    """Return the folder and the name of each module that docs/architecture.md has a word about."""
+    rooms = ARCHITECTURE.read_text().split("\n## Rooms\n")[1].split("```")[1]
+    named: set[tuple[str, str]] = set()
+    folder = ""
+    for line in rooms.splitlines():
+        begun = re.match(r"  (\w+)/ ", line)
+        folder = begun[1] if begun else folder
+        named |= {(folder, name) for name in re.findall(r"\b\w+\.py\b", line)}
+    return named
+
+
+def places_of_modules() -> set[tuple[str, str]]:
+    return {
+        (str(path.parent.relative_to(SOURCE)).removeprefix("."), path.name)
+        for path in MODULES
+        if path.stem != "__init__"
+    }
+
+
+def test_each_module_but_those_of_commands_is_named_in_the_rooms() -> None:
+    missing = places_of_modules() - modules_named_in_the_rooms()
+
+    assert {(folder, name) for folder, name in missing if folder != "cli"} == set()
+
+
+def test_the_rooms_name_no_module_that_is_not_there() -> None:
+    assert modules_named_in_the_rooms() - places_of_modules() == set()
 
 
 def test_every_package_says_what_it_is() -> None:

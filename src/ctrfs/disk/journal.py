@@ -8,6 +8,9 @@ answered, so that whoever finds one knows that the work may have been done in pa
     folder_move       a folder whose files are being stored under other paths
     pending_rmdir     an empty container that is to go
 
+Beside ``unsent`` a fifth table, ``small_bytes``, has the bytes themselves where they are few and
+were recorded in the same commit (``disk.small_bytes``).
+
 docs/durability.md says what the next mount makes of each.
 """
 

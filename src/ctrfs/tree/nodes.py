@@ -78,7 +78,7 @@ class Doubt(msgspec.Struct, frozen=True):
     Attributes:
         path: Where it was to show, in the file's container.
         digest: blake2b of its bytes, 32 hex digits.
-        since_s: When it was begun at the earliest, in seconds since 1970.
+        since_s: When it ended at the latest, in seconds since 1970.
     """
 
     path: EntryPath
