@@ -80,6 +80,7 @@ class ContainersApi(Protocol):
 
     def ask_again(self) -> None:
         """Let the next call ask the service even if calls are refused as it has not answered."""
+        return
 
     async def list_containers(
         self, *, name: str | None = None, marks: Sequence[str] = ()

@@ -144,6 +144,14 @@ class Journal:
                 (blob_from_text(key), content),
             )
 
+    def bytes_of(self, key: str) -> bytes | None:
+        """Return what ``put_bytes`` has kept with a record; None if that was nothing."""
+        rows = self._database.rows(
+            "SELECT bytes FROM small_bytes WHERE key = ?", (blob_from_text(key),)
+        )
+        content: object = rows[0]["bytes"] if rows else None
+        return content if isinstance(content, bytes) else None
+
     def note_error(self, key: str, error: str) -> None:
         """Say why a file could not be sent; for people, so that the disk is not waited for."""
         self._database.execute(

@@ -176,6 +176,14 @@ class Deleter:
         self._recorder.settle(deletes=[stored])
         await self.delete_all([stored])
 
+    def still_those(self, rows: Iterable[ContainerFile]) -> list[ContainerFile]:
+        """Return those of ``rows`` whose ids do not stand for something else by now.
+
+        To be asked in the step that records them as deletions: on some servers whoever stores
+        the same path again gets the same id.
+        """
+        return [row for row in rows if self.is_unchanged(row)]
+
     def is_unchanged(self, row: ContainerFile) -> bool:
         """Tell whether a listing that has just come may have ``row``, hidden, or lacks its id."""
         owner = self._parts.tree.container(row.container_id)

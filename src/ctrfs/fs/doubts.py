@@ -78,7 +78,7 @@ class Doubts:
         for container_id in {row.container_id for row in file.replaces}:
             with suppress(NoSuchEntryError):  # not shown here, nor can it be told what is in it
                 await self._deleter.listed(container_id)
-        file.replaces = tuple(row for row in file.replaces if self._deleter.is_unchanged(row))
+        file.replaces = tuple(self._deleter.still_those(file.replaces))
 
     def is_of_another(self, file: File, file_id: FileId) -> bool:
         """Tell whether a stored file is to go, or is what another changed file was made from."""

@@ -280,7 +280,7 @@ class Mover:
                 replaced = self._step_over(target)
                 elsewhere: list[ContainerFile] = []
                 if old_owner is not owner_of(parent):
-                    elsewhere = replaced_by(file)
+                    elsewhere = self._deleter.still_those(replaced_by(file))
                     file.replaces = ()
                     self._parts.tree.unbind(file)
                 self._parts.tree.forget_double(owner_of(parent), stored, file)
@@ -317,7 +317,7 @@ class Mover:
         journal, local = self._parts.journal, self._parts.local
         container_id, path = file.owner.container.id, b"/".join(path_in_container(file))
         before = [
-            row
+            (row, journal.bytes_of(row.key))
             for entry in (file, target)
             if entry is not None and entry.journal_key is not None
             and (row := journal.row(entry.journal_key)) is not None

@@ -294,22 +294,27 @@ class Recorder:
             file.journal_key = None
             _is_settled(file)
 
-    def put_back(self, file: File, open_file: OpenFile, rows: Collection[UnsentRow]) -> None:
+    def put_back(
+        self, file: File, open_file: OpenFile, rows: Collection[tuple[UnsentRow, bytes | None]]
+    ) -> None:
         """Say that a change which was intended is undone: the records are to be as before.
 
         Args:
             file: Whose change it was.
             open_file: Its bytes.
-            rows: The records there were, of ``file`` too if it had one; else it has none again.
+            rows: The records there were, with the bytes that were in them, of ``file`` too if it
+                had one; else it has none again.
 
         Raises:
             LocalDiskError: The disk refuses.
         """
-        had_record = any(row.key == file.journal_key for row in rows)
+        had_record = any(row.key == file.journal_key for row, _ in rows)
         if not had_record:
             self.settle(file)
-        for row in rows:
+        for row, content in rows:
             self.journal.put(row)
+            if content is not None:
+                self.journal.put_bytes(row.key, content)
         if had_record and file.journal_key is not None and open_file.recorded.are_aside:
             self._vouched.discard(file.journal_key)
             open_file.recorded.are_present = False

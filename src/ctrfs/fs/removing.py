@@ -158,7 +158,7 @@ class Remover:
             self._parts.local.remove_file(owner.container.id, b"/".join(path_in_container(file)))
         with suppress(StaleHandleError):
             await self._doubts.settle(file)
-        rows = [row for row in replaced_by(file) if self._deleter.is_unchanged(row)]
+        rows = self._deleter.still_those(replaced_by(file))
         for row in rows:
             self._parts.namespace.hide(owner, row)
         self._recorder.settle(file, deletes=rows)

@@ -197,8 +197,10 @@ class Finisher:
         file = owner.files.get(FileId(moving.version.file_id)) if moving.version else None
         if file is None or not _is_as_it_was(file, moving):
             return  # moved already, or no more what was to be moved
-        parent = self._kept_folder(owner, tuple(folders))
-        async with self._parts.directory_locks.hold(parent.inode, (file.parent or owner).inode):
+        parent, old_parent = self._kept_folder(owner, tuple(folders)), file.parent or owner
+        async with self._parts.directory_locks.hold(parent.inode, old_parent.inode):
+            if file.parent is not old_parent or not _is_as_it_was(file, moving):
+                return  # a user was faster
             there = parent.children.get(name)
             if there is None:
                 await self._mover.move_file(file, parent, name, target=None)

@@ -186,7 +186,7 @@ class Saver:
                         mode=file.mode,
                     )
                 )
-                self._recorder.take_away(file, deletes=deletes)
+                self._recorder.take_away(file, deletes=self._deleter.still_those(deletes))
         except (CtrfsError, trio.Cancelled):
             file.is_claimed = was_claimed or open_file.is_unsent
             raise
@@ -290,7 +290,7 @@ class Saver:
         One step. Stored again under the same path it might be a second file, or the same one.
         """
         outgoing.settle(identity_of(remote, outgoing))
-        replaced = [row for row in file.replaces if self._deleter.is_unchanged(row)]
+        replaced = self._deleter.still_those(file.replaces)
         file.replaces = ()
         file.is_claimed = False
         with self._parts.spared():
@@ -322,7 +322,7 @@ class Saver:
 
         replaced = [
             row
-            for row in filter(self._deleter.is_unchanged, replaced_by(file))
+            for row in self._deleter.still_those(replaced_by(file))
             if row.container_id != stored.container_id
             or (row.id != stored.id and not (row.path == stored.path and may_be_it(row)))
         ]

@@ -21,7 +21,12 @@ from tests.unit.fs.test_replay import Crasher
 
 from ctrfs import failpoints
 from ctrfs.config import ContentConfig, FileSystemConfig, WriteMode
-from ctrfs.errors import LocalDiskFullError, RemoteUnavailableError, RemoteUncertainError
+from ctrfs.errors import (
+    CtrfsError,
+    LocalDiskFullError,
+    RemoteUnavailableError,
+    RemoteUncertainError,
+)
 from ctrfs.fs.attributes import AttributeChanges, OpenFlags
 from ctrfs.units import KIB, MIB
 
@@ -39,6 +44,12 @@ POINT = "folder.copied"
 
 async def all_sent() -> None:
     await trio.sleep(1000)
+
+
+def lose_bytes(state: Path, spool_name: str) -> None:
+    """Do what a power cut does to a file that was not synced."""
+    (spool_file,) = state.rglob(spool_name)
+    spool_file.write_bytes(b"")
 
 
 async def close_unsent(mount: InProcessMount, service: InProcessService, content: bytes) -> None:
@@ -281,3 +292,21 @@ async def test_a_failed_save_records_what_was_closed_and_not_half_of_what_is_wri
 
     async with mounted(service, state) as mount:
         assert await mount.read_file("work/a") == closed
+
+
+async def test_a_power_cut_after_a_renaming_that_failed_leaves_the_small_file_that_was_to_go(
+    service: InProcessService, state: Path, work: str, autojump_clock: Clock
+) -> None:
+    """Its bytes are in the database with its record: nothing else of them was synced."""
+    service.upload(service.create_container("other"), "new", b"new")
+    async with mounted(service, state, BACK) as mount:
+        await mount.names("other")
+        await close_unsent(mount, service, CLOSED)
+        with pytest.raises(CtrfsError):
+            await mount.rename("other/new", "work/a")
+        (row,) = mount.parts.journal.rows()
+    service.clear_faults()
+    lose_bytes(state, row.spool_name)
+
+    async with mounted(service, state, BACK) as mount:
+        assert await mount.read_file("work/a") == CLOSED

@@ -251,3 +251,29 @@ async def test_bytes_that_may_have_been_overwritten_in_place_are_stored_again(
         await mount.close(handle)
 
         assert stored(service, "work") == {"a": b"old"}
+
+
+@pytest.mark.parametrize("to", ["other/b", "work/b~"], ids=["another container", "this machine"])
+async def test_what_another_has_stored_under_a_name_renamed_over_here_stays_when_that_moves_on(
+    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock, to: str
+) -> None:
+    """Promise 10: it has the id of what was overwritten, and a listing has shown it since."""
+    service.set_behaviour(**BY_PATH)
+    work = service.create_container("work")
+    service.create_container("other")
+    service.upload(work, "b", b"old")
+    async with mounted(service, state) as mount:
+        await mount.names("work")
+        handle = await mount.create("work/a")
+        await mount.fs.write(handle, 0, b"ours")
+        await mount.rename("work/a", "work/b")
+        service.advance(100)
+        service.upload(work, "b", b"theirs")
+        await mount.refresh("work")
+
+        await mount.rename("work/b", to)
+        await mount.close(handle)
+        await trio.sleep(LONG_S)
+
+        assert stored(service, "work") == {"b": b"theirs"}
+        assert await mount.read_file(to) == b"ours"

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 from tests.support.in_process import WRITE, InProcessMount, mounted
-from tests.support.service import InProcessService
+from tests.support.service import InProcessService, until_asked_for
 from tests.support.trees import stored
 from tests.unit.fs.test_replay import Crasher, CrashError, settled, spooled
 
@@ -639,3 +639,22 @@ async def test_what_a_user_saves_in_the_old_folder_after_the_crash_stays_there(
             "work/f/a.txt": b"a",
             "work/f/unsent.txt": b"unsent",
         }
+
+
+async def test_a_file_that_a_user_renames_while_its_folder_is_being_moved_stays_there(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.upload(work, "d/a", b"a")
+    service.upload(work, "d/b", b"b")
+    await crasher.run("folder.intended", lambda mount: mount.rename("work/d", "work/f"))
+    service.transport.round_trip_s = 1.0
+
+    async with mounted(service, state) as mount:
+        await until_asked_for(service, "create_file")  # of the file that comes first
+        await mount.rename("work/d/a", "work/kept")
+        await settled(mount)
+        assert stored(service, "work") == {"kept": b"a", "f/b": b"b"}
