@@ -41,6 +41,7 @@ Raised by every floor below ``ctrfs.fuse``; turned into errno values only in
           RemoteUncertainError          ... and may have done it: look before sending again
         RemoteStalledError            ... it fell silent for longer than allowed
         RemoteProtocolError           ... or answered something we cannot read
+          RemoteMiscountError           ... it says that it has taken more or fewer bytes
       ContentError                  bytes are not what their metadata promised
         TruncatedContentError
         HashMismatchError
@@ -213,6 +214,10 @@ class RemoteStalledError(RemoteError):
 
 class RemoteProtocolError(RemoteError):
     """The service answered something that is not its protocol."""
+
+
+class RemoteMiscountError(RemoteProtocolError):
+    """The service says that it has stored another number of bytes than it was sent."""
 
 
 class ContentError(CtrfsError):

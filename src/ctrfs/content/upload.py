@@ -30,8 +30,8 @@ from ctrfs.content.progress import UploadProgress
 from ctrfs.errors import (
     ContainerExpiredError,
     RemoteError,
+    RemoteMiscountError,
     RemoteNotFoundError,
-    RemoteProtocolError,
     RemoteStalledError,
     RemoteUncertainError,
 )
@@ -120,7 +120,7 @@ class Uploader:
         Raises:
             RemoteUncertainError: The file may exist; looking for it failed, or it was not
                 found and sending again fared no better.
-            RemoteProtocolError: The service says that it stored another number of bytes.
+            RemoteMiscountError: The service says that it stored another number of bytes.
             RemoteError: The service refused, or what ``look_first_s`` asks for failed.
         """
         upload = UploadKey(container_id, stored_name, outgoing.digest)
@@ -222,8 +222,14 @@ class Uploader:
             if not was_in_doubt:
                 self._doubts.pop(upload, None)
             raise
+        if stored.size_bytes not in {None, outgoing.size_bytes}:
+            # In doubt for good: sent again, it would be stored once more each time.
+            raise RemoteMiscountError(
+                f"sent {outgoing.size_bytes} bytes, and the service says that {stored.id} "
+                f"has {stored.size_bytes}"
+            )
         self._arrived(upload, stored)
-        return _checked(stored, outgoing)
+        return stored
 
     def _arrived(self, upload: UploadKey, stored: ContainerFile) -> None:
         """Take note of what an upload has made: another one that would look like it has not."""
@@ -339,12 +345,3 @@ def paths_without_digest(stored_name: str) -> frozenset[str]:
 
 def _is_known_too(made: FileId, is_known: IsKnown, file_id: FileId) -> bool:
     return file_id == made or is_known(file_id)
-
-
-def _checked(stored: ContainerFile, outgoing: Outgoing) -> ContainerFile:
-    if stored.size_bytes not in {None, outgoing.size_bytes}:
-        raise RemoteProtocolError(
-            f"sent {outgoing.size_bytes} bytes, and the service says that {stored.id} "
-            f"has {stored.size_bytes}"
-        )
-    return stored

@@ -23,6 +23,7 @@ from ctrfs.errors import (
     CtrfsError,
     LocalDiskError,
     RemoteInvalidError,
+    RemoteMiscountError,
     RemoteQuotaError,
     RemoteReadOnlyError,
     RemoteTooLargeError,
@@ -50,6 +51,7 @@ RETRIED_AT_ONCE: Final = 4
 _FOR_A_PERSON: Final = (
     LocalDiskError,
     RemoteInvalidError,
+    RemoteMiscountError,
     RemoteQuotaError,
     RemoteReadOnlyError,
     RemoteTooLargeError,

@@ -24,6 +24,7 @@ from ctrfs.disk.local_entries import LocalFileRow
 from ctrfs.errors import (
     CtrfsError,
     LocalDiskError,
+    RemoteMiscountError,
     RemoteNotFoundError,
     RemoteUncertainError,
     ShuttingDownError,
@@ -245,7 +246,7 @@ class Saver:
             stored = await self.storer.upload_to(
                 place, outgoing, file=file, beside=intend if is_large else None
             )
-        except (RemoteUncertainError, trio.Cancelled):
+        except (RemoteUncertainError, RemoteMiscountError, trio.Cancelled):
             self.doubts.note(file, path=path, digest=outgoing.digest)
             raise
         reached("save.stored")

@@ -13,7 +13,6 @@ from ctrfs.errors import (
     ContainerExpiredError,
     NoSuchEntryError,
     RemoteNotFoundError,
-    RemoteProtocolError,
     StaleHandleError,
 )
 from ctrfs.fs.deleting import Deleter
@@ -166,10 +165,8 @@ class Storer:
                 return stored
         except (RemoteNotFoundError, ContainerExpiredError) as error:
             raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
-        except BaseException as error:  # also if nobody waits for the answer any more
-            # An answer of another protocol tells that something was stored, but not what.
-            is_open = self._parts.uploader.is_open(upload) or isinstance(error, RemoteProtocolError)
-            if copy_of is not None and is_open:
+        except BaseException:  # also if nobody waits for the answer any more
+            if copy_of is not None and self._parts.uploader.is_open(upload):
                 self._strays.note(
                     upload, source=copy_of, size_bytes=outgoing.size_bytes, known=shown
                 )

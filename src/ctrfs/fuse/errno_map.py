@@ -77,6 +77,7 @@ ERRNO_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (errors.RemoteUncertainError, errno.EIO),
     (errors.RemoteUnavailableError, errno.EIO),
     (errors.RemoteStalledError, errno.ETIMEDOUT),
+    (errors.RemoteMiscountError, errno.EIO),
     (errors.RemoteProtocolError, errno.EIO),
     (errors.TruncatedContentError, errno.EIO),
     (errors.HashMismatchError, errno.EIO),

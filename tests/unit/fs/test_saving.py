@@ -22,6 +22,7 @@ from ctrfs.errors import (
     LocalDiskFullError,
     NameTooLongError,
     RemoteInvalidError,
+    RemoteMiscountError,
     RemoteQuotaError,
     RemoteRefusedError,
     RemoteTooLargeError,
@@ -699,3 +700,29 @@ async def test_unsent_bytes_are_within_reach_however_long_the_service_is_away(
     await trio.sleep(10 * TreeConfig().max_stale_s)
 
     assert await mount.read_file("work/folder/a.txt") == b"precious"
+
+
+async def test_an_answer_that_counts_other_bytes_does_not_store_the_file_again_and_again(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A server, or what stands before it, that cannot count is for a person to look at."""
+    answer = {
+        "id": "cfile_zz", "object": "container.file", "created_at": 1767225600, "bytes": 4,
+        "container_id": work, "path": "/mnt/data/a", "source": "user",
+    }  # fmt: skip
+    service.add_fault("create_file", "status", status=200, body=answer, when="after")
+    with pytest.raises(RemoteMiscountError):
+        await mount.write_file("work/a", b"x")
+
+    await trio.sleep(600)
+    assert len(service.files(work)) == 1
+
+    assert len(mount.parts.journal) == 1
+    service.clear_faults()
+    handle = await mount.open("work/a", READ)
+    await mount.fs.fsync(handle)
+    await mount.close(handle)
+    assert stored(service, work) == [b"x"]
