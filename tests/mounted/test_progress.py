@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.mounting import MakeMount, Mount, ctrfs, pause
+from tests.support.mounting import EXIT_UNSENT, MakeMount, Mount, ctrfs, pause
 from tests.support.service import ServiceProcess
 from tests.support.trees import stored
 
@@ -207,6 +207,42 @@ def test_ctrl_c_ends_the_waiting_and_not_the_sending(service: ServiceProcess, mo
     assert stored(service, "work") == {}
     assert mount.wait() == 0
     assert stored(service, "work") == {"a.bin": CONTENT}
+    mount.abandon()
+
+
+def test_umount_after_ctrl_c_waits_again_and_shows_what_is_sent(
+    service: ServiceProcess, mount: Mount
+) -> None:
+    service.add_fault("create_file", "delay", seconds=8)
+    with terminal(mount, "umount", mount.point) as first:
+        first.read_until("a.bin")
+        first.press_ctrl_c()
+        assert first.exit_code() == 130
+
+    with terminal(mount, "umount", mount.point) as second:
+        second.read_until("unmounted; sending the rest of ", "a.bin")
+
+        assert second.exit_code() == 0
+    assert stored(service, "work") == {"a.bin": CONTENT}
+    assert mount.wait() == 0
+    mount.abandon()
+
+
+def test_umount_of_what_is_ending_tells_what_it_leaves(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service, options=("drain_timeout=4",))
+    (mount.point / "work").mkdir()
+    service.add_fault("create_file", "status", status=400, count=1)
+    with pytest.raises(OSError, match="Invalid argument"):
+        (mount.point / "work" / "a.bin").write_bytes(CONTENT)
+    service.add_fault("create_file", "stall")
+    subprocess.run(["umount", "-i", mount.point], check=True, timeout=20)
+
+    ended = mount.run("umount", mount.point)
+
+    assert ended.returncode == EXIT_UNSENT, ended.stderr
+    assert "1 file(s) are not sent: work/a.bin" in ended.stderr
     mount.abandon()
 
 

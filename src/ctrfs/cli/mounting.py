@@ -15,7 +15,7 @@ from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.helper import UmountCall
 from ctrfs.mount.keys import hide_keys
 from ctrfs.mount.logs import log_to_file, log_to_standard_error
-from ctrfs.mount.mountinfo import is_dead
+from ctrfs.mount.mountinfo import is_dead, mount_at
 from ctrfs.mount.places import make_private_directory, state_base
 from ctrfs.mount.plan import MountPlan, check_place, plan_mount
 from ctrfs.mount.preflight import our_mount, resolve_mountpoint, unmount
@@ -104,7 +104,7 @@ def umount(*, mountpoint: str, timeout: float, quiet: bool) -> int:
     """Unmount MOUNTPOINT, and wait until its daemon has sent everything and ended.
 
     Shows what is still being sent: as bars on a terminal, else as a line now and then. Ctrl-C
-    ends the waiting only; the daemon goes on sending.
+    ends the waiting only; the daemon goes on sending, and the same command waits again.
 
     \b
     Exit codes:
@@ -159,9 +159,12 @@ def end_mount(call: UmountCall, *, timeout_s: float, is_quiet: bool = False) -> 
         *(["-n"] if call.leaves_no_note else []),
         *(["-N", call.namespace] if call.namespace is not None else []),
     ]
+    records = MountRecords(state_base())
     try:
+        ending = _still_sending(records, call)
+        if ending is not None:
+            return _wait(records, ending, timeout_s=timeout_s, is_quiet=is_quiet)
         place, is_gone = _place_to_unmount(call)
-        records = MountRecords(state_base())
         record = records.read(place)
         unmount(place, lazily=call.is_lazy or is_gone, settings=settings)
     except MountError as error:
@@ -174,6 +177,23 @@ def end_mount(call: UmountCall, *, timeout_s: float, is_quiet: bool = False) -> 
         if is_gone
         else _wait(records, record, timeout_s=timeout_s, is_quiet=is_quiet)
     )
+
+
+def _still_sending(records: MountRecords, call: UmountCall) -> MountRecord | None:
+    """Return the record of a daemon that still sends what was unmounted before, if it does.
+
+    Its user has not waited, or no longer, and asks again now.
+
+    Raises:
+        MountError: There is no such place.
+    """
+    if call.namespace is not None or call.is_lazy:
+        return None
+    place = resolve_mountpoint(call.mountpoint)
+    if mount_at(place) is not None:
+        return None
+    record = records.read(place)
+    return record if record is not None and is_alive(record) else None
 
 
 def _place_to_unmount(call: UmountCall) -> tuple[Path, bool]:
