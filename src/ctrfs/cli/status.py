@@ -154,7 +154,8 @@ def print_unsent(kept: KeptState) -> None:
     if not unsent:
         return
     click.echo(f"\n{len(unsent)} file(s) not sent to {heading(kept)}")
-    is_sending = kept.mount is not None
+    # Nobody outside knows which of them are on their way; --watch shows that.
+    state = "the mount ended before it was sent" if kept.mount is None else "waits to be sent"
     print_table(
         ["CONTAINER", "PATH", "SIZE", "SINCE", "ERROR", "ID"],
         [
@@ -163,7 +164,7 @@ def print_unsent(kept: KeptState) -> None:
                 shown_path(each.path),
                 text_from_size(each.size_bytes),
                 local_time(each.since_s),
-                each.error or ("being sent" if is_sending else "the daemon ended"),
+                each.error or state,
                 each.id,
             ]
             for each in unsent

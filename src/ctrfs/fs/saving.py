@@ -198,7 +198,9 @@ class Saver:
         """Record bytes that nobody will try to send any more in this mount."""
         open_file = self._parts.store.get(file.inode)
         if open_file is not None and file.is_claimed and not file.is_removed:
-            ended = ShuttingDownError("the mount ended before the file was sent")
+            silence = self._parts.api.health.last_error
+            reason = f"; the service has not answered: {silence}" if silence else ""
+            ended = ShuttingDownError(f"the mount ended before the file was sent{reason}")
             await self._recorder.failed(file, open_file, open_file.last_error or ended)
 
     async def _send(self, file: File, open_file: OpenFile) -> None:

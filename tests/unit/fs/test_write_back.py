@@ -499,6 +499,25 @@ async def test_the_end_of_a_mount_sends_everything_without_the_delay(
     assert stored(service, "work") == {"a": b"a"}
 
 
+async def test_the_end_of_a_mount_records_why_nothing_was_sent(
+    back: InProcessMount, service: InProcessService, autojump_clock: Clock
+) -> None:
+    await back.write_file("work/a", b"a")
+    service.add_fault("create_file", "stall")
+    service.add_fault("list_files", "reset")
+    with pytest.raises(RemoteUnavailableError):
+        await back.refresh("work")
+    with trio.move_on_after(1):
+        await back.fs.drain()
+
+    await back.fs.record_unsent()
+
+    (row,) = back.parts.journal.rows()
+    words = "the mount ended before the file was sent; the service has not answered: "
+    assert row.error.startswith(words)
+    assert row.error != words
+
+
 # -- crashes -------------------------------------------------------------------------------
 
 
