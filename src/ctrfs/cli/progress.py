@@ -10,9 +10,23 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
+from typing_extensions import override
+
+from ctrfs.units import text_from_size
+
+
+class _SpeedColumn(ProgressColumn):
+    """Bytes a second in the units of all other output; rich's own knows decimal ones only."""
+
+    @override
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{text_from_size(int(speed))}/s")
 
 
 @contextmanager
@@ -20,8 +34,8 @@ def progress_bar(total_bytes: int) -> Iterator[Callable[[int], None]]:
     """Show how many of ``total_bytes`` are through; call what this gives with each piece's size."""
     progress = Progress(
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        DownloadColumn(binary_units=True),
+        _SpeedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
