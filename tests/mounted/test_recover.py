@@ -148,6 +148,19 @@ def test_umount_of_a_dead_mount_tells_what_its_daemon_has_left(
     assert mount.point not in fuse_mounts()
 
 
+def test_the_list_of_what_can_be_recovered_begins_with_its_heading(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    mount = make_mount(service)
+    leave_unsent(service, mount, report=b"precious")
+
+    listed = mount.run("recover").stdout
+    shown = mount.run("status").stdout
+
+    assert listed.startswith("1 file(s) not sent to openai: (mounted at ")
+    assert "\n\n1 file(s) not sent to openai: (mounted at " in shown
+
+
 def test_recover_copies_a_live_mounts_files_with_their_modes_and_times(
     service: ServiceProcess, make_mount: MakeMount, tmp_path: Path
 ) -> None:

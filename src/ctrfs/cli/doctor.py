@@ -128,14 +128,14 @@ def _state() -> Iterator[Finding]:
             continue
         failed = sum(bool(each.error) for each in unsent)
         todo = (
-            f"of {failed} an upload has failed, and is tried again"
+            f"of which {failed} could not be sent so far and are tried again"
             if kept.mountpoint
-            else "mount it again to send them"
+            else "which the next mount of it sends"
         )
         yield Finding(
             subject="unsent files",
             is_fine=kept.mountpoint is not None and not failed,
-            words=f"{len(unsent)} of {kept.source}: {todo}; ctrfs status lists them",
+            words=f"{len(unsent)} of {kept.source}, {todo}; ctrfs status lists them",
         )
 
 

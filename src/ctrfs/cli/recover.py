@@ -92,9 +92,12 @@ def _list(found: Inventory, *, as_json: bool) -> None:
     if as_json:
         print_json(as_values(found))
     else:
-        for each in found.kept:
+        kept = [each for each in found.kept if each.contents.unsent]
+        for position, each in enumerate(kept):
+            if position:
+                click.echo()
             print_unsent(each)
-        if not any(each.contents.unsent for each in found.kept):
+        if not kept:
             click.echo("nothing is unsent")
     tell_problems(found)
 

@@ -142,18 +142,18 @@ def _print(found: Inventory) -> None:
     else:
         click.echo("nothing is mounted")
     for each in found.kept:
-        print_unsent(each)
+        if each.contents.unsent:
+            click.echo()
+            print_unsent(each)
         _print_other_work(each)
     if not any(each.contents.waits_for_the_service for each in found.kept):
         click.echo("nothing is unsent")
 
 
 def print_unsent(kept: KeptState) -> None:
-    """Show the unsent files of one slot as a table, with a heading; nothing if there are none."""
+    """Show the unsent files of one slot as a table, with a heading."""
     unsent = kept.contents.unsent
-    if not unsent:
-        return
-    click.echo(f"\n{len(unsent)} file(s) not sent to {heading(kept)}")
+    click.echo(f"{len(unsent)} file(s) not sent to {heading(kept)}")
     # Nobody outside knows which of them are on their way; --watch shows that.
     state = "the mount ended before it was sent" if kept.mount is None else "waits to be sent"
     print_table(
