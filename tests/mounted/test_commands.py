@@ -99,6 +99,22 @@ def test_mount_of_an_unreachable_service_fails_within_seconds(
     assert time.monotonic() - began < 20
 
 
+def test_a_source_that_was_never_mounted_is_not_known_after_a_mount_that_failed(
+    home: dict[str, str], point: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    nobody_there = home | {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    for source in ("openai:", f"local:{tmp_path}/file"):
+        assert run_ctrfs("mount", source, point, environment=nobody_there).returncode != 0
+
+        ended = run_ctrfs("status", source, environment=nobody_there)
+
+        assert ended.returncode == 1, ended.stdout
+        assert f"nothing is known of {source}" in ended.stderr
+    kept = run_ctrfs("cache", "--json", environment=nobody_there)
+    assert json.loads(kept.stdout) == []
+
+
 def test_mount_on_a_missing_directory_fails(home: dict[str, str], point: Path) -> None:
     refusal = Refusal("openai:", point / "missing", environment=home)
 

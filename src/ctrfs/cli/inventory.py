@@ -82,11 +82,14 @@ def take_inventory(place: str | None = None) -> Inventory:
     problems: list[str] = []
     for slot in sorted(slots):
         try:
-            kept.append(_kept_state(slot, records, mounts))
+            state = _kept_state(slot, records, mounts)
         except LocalDiskError as error:
             problems.append(str(error))
             continue
-        if damaged := kept[-1].contents.damaged_rows:
+        if state is None:
+            continue
+        kept.append(state)
+        if damaged := state.contents.damaged_rows:
             problems.append(f"{damaged} row(s) of {slot / 'state.db'} are damaged")
     found = Inventory(mounts=tuple(mounts), kept=tuple(kept), problems=tuple(problems))
     return found if place is None else _only(place, found, records)
@@ -105,9 +108,12 @@ def _known_mounts(records: Sequence[MountRecord]) -> Iterator[KnownMount]:
 
 def _kept_state(
     slot: Path, records: Sequence[MountRecord], mounts: Sequence[KnownMount]
-) -> KeptState:
+) -> KeptState | None:
+    """Return what a slot keeps; None if all that ever came of it was a mount that failed."""
     contents = read_slot(slot)
     written = [each.source for each in records if each.state_path == str(slot)]
+    if contents == SlotContents(source=None) and not written:
+        return None
     source = contents.source or (written[0] if written else slot.parent.name)
     alive = [
         each

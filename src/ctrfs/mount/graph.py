@@ -83,6 +83,8 @@ class Floors(msgspec.Struct, frozen=True, kw_only=True):
     file_system: FileSystem
     progress: ProgressReporter
     """Run by ``mount.run``: only a mount of the kernel has somebody outside who watches."""
+    note_source: Callable[[], None]
+    """Writes down in the state directory whose it is."""
 
     async def start(self, nursery: trio.Nursery, *, only: Container | None = None) -> None:
         """Start the floors and prove that the service answers, with one listing.
@@ -92,6 +94,8 @@ class Floors(msgspec.Struct, frozen=True, kw_only=True):
         """
         await nursery.start(self.store.run)
         await self.namespace.start(only=only)
+        # Not before: what has never been mounted is not to be known as if it had.
+        self.note_source()
         await nursery.start(self.file_system.postponed.run)
         await nursery.start(self.file_system.read_ahead.run)
         await nursery.start(self.file_system.retries.run)
@@ -116,7 +120,6 @@ def build_floors(
     local, journal = LocalEntries(state.database), Journal(state.database)
     overlay = Overlay(state.database)
     facts = ServiceFacts(state.database)
-    facts.set(SOURCE_FACT, config.source)
     naming = NamingRules(facts, slash_mode=config.tree.slash_mode)
     spool = _swept_spool(state, config.content, local=local, journal=journal)
     store = _content_store(api, state, spool, clock=clock, config=config.content)
@@ -162,7 +165,13 @@ def build_floors(
     )
     file_system = _file_system(parts, state, config, caches, progress)
     tree.restore = file_system.restorer.restore
-    return Floors(store=store, namespace=namespace, file_system=file_system, progress=progress)
+    return Floors(
+        store=store,
+        namespace=namespace,
+        file_system=file_system,
+        progress=progress,
+        note_source=partial(facts.set, SOURCE_FACT, config.source),
+    )
 
 
 def _file_system(
