@@ -283,7 +283,7 @@ def test_umount_of_a_busy_mount_says_so_and_leaves_it(
         ended = mount.run("umount", mount.point)
 
         assert ended.returncode != 0
-        assert "in use" in ended.stderr
+        assert f"in use by process {os.getpid()};" in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
     assert mount.is_serving
     assert (mount.point / "work/open.txt").read_bytes() == b"x"

@@ -240,7 +240,7 @@ def test_a_mount_in_use_stays_and_the_reason_is_told(system: System) -> None:
         done = system.umount()
 
         assert done.returncode == 32
-        assert "in use by a program" in done.stderr
+        assert f"in use by process {user.pid};" in done.stderr
         assert system.mounted is not None
         user.kill()
     assert system.umount().returncode == 0

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess  # nosec B404  # to call umount
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ FUSE_DEVICE: Final = Path("/dev/fuse")
 FUSE_CONFIG: Final = Path("/etc/fuse.conf")
 FUSERMOUNT: Final = "fusermount3"
 _UNMOUNT_TIMEOUT_S: Final = 15.0
+# How many of those who use a mount are named.
+_NAMED_MAX: Final = 5
 
 
 def resolve_mountpoint(text: str) -> Path:
@@ -136,8 +139,32 @@ def unmount(mountpoint: Path, *, lazily: bool = False, settings: Sequence[str] =
         words = (done.stderr or done.stdout).strip().splitlines()
         reason = words[-1].strip() if words else f"{command[0]} ended with {done.returncode}"
         if "busy" in reason:
-            reason = "in use by a program; end it, or change its working directory"
+            reason = f"in use by {_users_of(mountpoint)}; end it, or change its working directory"
         raise MountError(f"cannot unmount {mountpoint}: {reason}")
+
+
+def _users_of(mountpoint: Path) -> str:
+    """Return in words who has something open in a mount, or his working directory.
+
+    As far as /proc shows it to us: it answers by itself, and no mount is asked. No names: a
+    process gives itself any, also one that controls a terminal.
+    """
+    place = f"{mountpoint}/"
+
+    def is_inside(link: str) -> bool:
+        with suppress(OSError):  # closed meanwhile
+            return f"{os.readlink(link)}/".startswith(place)  # noqa: PTH115  # text
+        return False
+
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208  # names
+        with suppress(OSError):  # ended meanwhile, or not ours to look at
+            fds = (f"fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208  # names
+            if any(is_inside(f"/proc/{pid}/{name}") for name in ("cwd", *fds)):
+                found.append(pid)
+    if not found:
+        return "a program"
+    return f"process{'es' if len(found) > 1 else ''} {', '.join(found[:_NAMED_MAX])}"
 
 
 def our_mount(mountpoint: Path) -> Mount:
