@@ -27,10 +27,11 @@ _PROGRAM: Final = "ctrfs"
 )
 @click.option("--remove", is_flag=True, help="Take the links away again.")
 def install_helpers(*, directory: Path, remove: bool) -> None:
-    """Link mount.ctrfs and umount.ctrfs to this program; needs root.
+    """Link mount.ctrfs, umount.ctrfs, mount.fuse.ctrfs and umount.fuse.ctrfs to this program.
 
-    Then mount -t ctrfs, /etc/fstab and systemd can mount, and umount sends what is unsent before
-    it returns. A second run changes nothing; files of others under these names are left alone.
+    Needs root. Then mount -t ctrfs, /etc/fstab and systemd can mount, and umount sends what is
+    unsent before it returns. A second run changes nothing; files of others under these names
+    are left alone.
 
     \b
     Examples:

@@ -51,6 +51,12 @@ def test_each_name_becomes_a_link_and_a_second_run_changes_nothing(
 
 
 @needs_root
+def test_the_help_names_every_link() -> None:
+    result = CliRunner().invoke(install_helpers, ["--help"])
+
+    assert [name for name in HELPERS if f" {name}" not in result.output] == []
+
+
 def test_links_of_an_older_installation_are_replaced(folder: Path, program: Path) -> None:
     (folder / HELPERS[0]).symlink_to("/gone/ctrfs")
 
