@@ -18,6 +18,8 @@ from ctrfs.mount.problems import EXIT_USAGE, innermost, line_for
 
 _EXIT_INTERRUPTED: Final = 130  # what a shell shows for SIGINT
 _EXIT_BROKEN_PIPE: Final = 141  # and for SIGPIPE
+# Comparing is quadratic, and no command is longer.
+_NAME_MAX: Final = 40
 
 # Module and one-line help of each command. A module is loaded when its command is needed, so
 # that ``ctrfs umount`` does not wait for the HTTP library.
@@ -53,6 +55,22 @@ class _LazyGroup(click.Group):
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            # click suggests options only. Imported here: every command would wait for it.
+            import difflib  # noqa: PLC0415
+
+            near = difflib.get_close_matches(args[0][:_NAME_MAX], _COMMANDS, n=1)
+            if not near:
+                raise
+            text = f"{error.message.rstrip('.')}; did you mean {near[0]}?"
+            raise click.UsageError(text, error.ctx) from error
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -21,6 +21,7 @@ from ctrfs.config import (
     ReadAheadConfig,
     SlashMode,
     TreeConfig,
+    WriteMode,
 )
 from ctrfs.errors import ConfigError
 from ctrfs.mount.option_values import (
@@ -334,6 +335,8 @@ def _read_ahead(said: _Said) -> ReadAheadConfig:
 
 
 def _suggestion(name: str) -> str:
+    # Who writes write_back means a value of write.
+    known = sorted({*_FLAGS, *_VALUES, *(f"write={mode.value}" for mode in WriteMode)})
     # Only the start: comparing is quadratic, and no option is longer.
-    near = difflib.get_close_matches(name[:40], sorted(_FLAGS | _VALUES), n=1)
+    near = difflib.get_close_matches(name[:40], known, n=1)
     return f"; did you mean {near[0]}?" if near else ""

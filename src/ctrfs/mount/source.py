@@ -111,7 +111,10 @@ def api_config_for(
     if key is None and not is_local:
         # Who is sent elsewhere by a variable long forgotten learns it here.
         whose = "" if base_url == DEFAULT_BASE_URL else f" for {base_url}"
-        raise ConfigError(f"no API key{whose}: set {KEY_VARIABLE}, or use -o key_file=FILE")
+        raise ConfigError(
+            f"no API key{whose}: set {KEY_VARIABLE}, or use -o key_file=FILE; "
+            "for a trial, the source local: needs none"
+        )
     return replace(
         options.api,
         base_url=base_url.rstrip("/"),

@@ -114,6 +114,11 @@ def test_wrong_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     is_refused(run("umount", "--timeout", "soon", tmp_path, home=tmp_path), "soon")
 
 
+def test_a_mistyped_command_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+    is_refused(run("mout", home=tmp_path), "No such command 'mout'; did you mean mount?")
+    is_refused(run("wibble", home=tmp_path), "No such command 'wibble'; see ctrfs --help")
+
+
 def test_a_missing_key_names_the_variable(tmp_path: Path) -> None:
     for words in (["ls"], ["create", "x"], ["mount", "openai:", str(tmp_path)]):
         is_refused(run(*words, home=tmp_path), "OPENAI_API_KEY")

@@ -130,6 +130,9 @@ def test_a_key_in_an_option_is_refused_without_repeating_it(option: str) -> None
     ("option", "words"),
     [
         ("tll=3", "did you mean ttl?"),
+        ("write_back", "did you mean write=back?"),
+        ("writethrough", "did you mean write=through?"),
+        ("write_dely=3", "did you mean write_delay?"),
         ("wibble", "unknown option 'wibble'"),
         ("ttl", "needs a value"),
         ("ttl=", "needs a value"),
