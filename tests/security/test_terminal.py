@@ -83,3 +83,20 @@ def test_commands_on_a_mount_show_hostile_names_and_obey_none(
         text = (mount.point / ".ctrfs" / name).read_text()
         assert not [letter for letter in text if not letter.isprintable() and letter != "\n"]
     assert "\x1b" not in mount.log_text()
+
+
+def test_the_end_of_a_mount_shows_a_hostile_name_that_is_left_and_obeys_none(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    service.create_container("work")
+    mount = make_mount(service)
+    service.add_fault("create_file", "status", status=400)
+    with pytest.raises(OSError, match="Invalid"):
+        (mount.point / "work" / HOSTILE).write_bytes(b"bytes")
+
+    shown = on_a_terminal("umount", mount.point, environment=dict(mount.environment))
+
+    assert "are not sent" in shown
+    assert_harmless(shown)
+    assert_harmless(mount.log_text())
+    mount.abandon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from ctrfs.api.redaction import escaped
 from ctrfs.disk.reading import read_slot
 from ctrfs.errors import LocalDiskError
 from ctrfs.mount.records import MountRecord
@@ -33,7 +34,10 @@ def unsent_line(record: MountRecord, *, least: int = 0) -> str | None:
     count = max(len(unsent), least)
     if not count:
         return None
-    names = [f"{each.container_name}/{shown_path(each.path)}" for each in unsent[:_NAMED_MAX]]
+    # Goes to a terminal and to the log, and names come from elsewhere.
+    names = [
+        escaped(f"{each.container_name}/{shown_path(each.path)}") for each in unsent[:_NAMED_MAX]
+    ]
     if names and count > len(names):
         names.append(f"{count - len(names)} more")
     which = f": {', '.join(names)}" if names else ""
