@@ -214,7 +214,8 @@ class Session:
                 raise
             except BaseException as error:
                 # A cancellation, or what the reader of the body makes of it.
-                report.outcome = f"{type(error).__name__}: {error}"
+                is_cancelled = isinstance(error, trio.Cancelled)
+                report.outcome = "given up" if is_cancelled else f"{type(error).__name__}: {error}"
                 if self._has_waited_in_vain(call, trial, attempts):
                     waited_s = self._clock.monotonic_s() - trial.started_s
                     trial.unanswered(

@@ -178,7 +178,7 @@ def _log_expected(
     request_id = error.request_id if isinstance(error, errors.RemoteError) else None
     log.log(
         _level_of(error),
-        "%s %s failed with %s: %s %s%s %.1f ms",
+        "%s %s failed with %s: %s %s%s; %.1f ms",
         operation,
         subject,
         errno.errorcode[number],

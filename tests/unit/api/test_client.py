@@ -519,6 +519,18 @@ async def test_one_line_a_request_tells_what_happened(
     assert second.message == "retrieve file GET /containers/cntr_1/files/cfile_1 200 - 0 ms"
 
 
+async def test_a_request_that_nobody_waits_for_any_more_is_logged_as_given_up(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="ctrfs.api")
+    async with client_of(answers(200, FILE_ANSWER, after_s=5)) as (api, _):
+        with trio.move_on_after(2):
+            await api.retrieve_file(CONTAINER, FILE)
+
+    (record,) = caplog.records
+    assert record.message.endswith(" - - 2000 ms given up")
+
+
 # What cannot be used
 
 
