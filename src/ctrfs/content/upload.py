@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 import msgspec
 import trio
 from msgspec.structs import replace
+from typing_extensions import override
 
 from ctrfs import deadlines
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
@@ -67,6 +68,11 @@ class UploadKey(msgspec.Struct, frozen=True):
     """The name that is asked for, slashes included."""
     digest: str
     """blake2b of the bytes, 32 hex digits."""
+
+    @override
+    def __str__(self) -> str:
+        """Return it in words for the log, in ASCII: a name could be anything."""
+        return f"the upload of {self.stored_name!a} to {self.container_id}"
 
 
 class Uploader:
@@ -198,11 +204,11 @@ class Uploader:
             except (RemoteNotFoundError, ContainerExpiredError):
                 raise  # with the container the upload is gone, too
             except RemoteError as error:
-                log.info("cannot see whether an upload of %s arrived: %s", upload, error)
+                log.info("cannot see whether %s has arrived: %s", upload, error)
                 raise uncertain from error
             if found is None and sends == SENDS_MAX:
                 raise uncertain
-        log.info("upload of %s had arrived as %s", upload.stored_name, found.id)
+        log.info("%s had arrived as %s", upload, found.id)
         self._arrived(upload, found)
         return found
 

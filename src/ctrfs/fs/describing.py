@@ -1,11 +1,11 @@
-"""Inodes and handles as paths, for the log."""
+"""Inodes and handles as paths, for the log: names could be anything, and come as ASCII."""
 
 from __future__ import annotations
 
 from ctrfs.errors import NoSuchEntryError
 from ctrfs.fs.handles import HandleNumber
 from ctrfs.fs.parts import Parts
-from ctrfs.tree.nodes import ROOT_INODE, InodeNumber, path_from_root
+from ctrfs.tree.nodes import ROOT_INODE, InodeNumber, Node, path_from_root
 
 
 class Describer:
@@ -20,10 +20,16 @@ class Describer:
             node = self._parts.tree.inodes.node(inode)
         except NoSuchEntryError:
             return f"#{inode}"
-        path = ascii(path_from_root(node))[2:-1]
-        return f"/{path}" if node.parent is not None or inode == ROOT_INODE else f"#{inode}/{path}"
+        return described(node)
 
     def handle(self, handle: HandleNumber) -> str:
         """Return the path of what is open under a handle, or its number."""
         inode = self._parts.handles.inode_of(handle)
         return f"handle {handle}" if inode is None else self.inode(inode)
+
+
+def described(node: Node) -> str:
+    """Return the path of an entry below the mount point, as ``Describer.inode`` does."""
+    path = ascii(path_from_root(node))[2:-1]
+    is_shown = node.parent is not None or node.inode == ROOT_INODE
+    return f"/{path}" if is_shown else f"#{node.inode}/{path}"

@@ -9,6 +9,7 @@ import trio
 
 from ctrfs.errors import CtrfsError
 from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.describing import Describer
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.postponing import PostponedDeletes
 from ctrfs.fs.recording import Recorder
@@ -41,6 +42,7 @@ class Drainer:
         self._deleter = deleter
         self._saver = saver
         self._strays = strays
+        self._describer = Describer(parts)
 
     def unsent_count(self) -> int:
         """Return how many files have bytes that the service lacks."""
@@ -86,7 +88,8 @@ class Drainer:
                 if file is not None:
                     await self._saver.save(file)
         except CtrfsError as error:
-            log.warning("inode %d could not be sent before the end: %s", inode, error)
+            name = self._describer.inode(inode)
+            log.warning("%s could not be sent before the end: %s", name, error)
 
     def _file(self, inode: InodeNumber) -> File | None:
         node = self._parts.tree.inodes.find(inode)

@@ -10,6 +10,7 @@ from ctrfs.content.file_state import FileState
 from ctrfs.content.open_file import OpenFile
 from ctrfs.errors import ContentError, CtrfsError, StaleHandleError
 from ctrfs.fs.attributes import OpenFlags
+from ctrfs.fs.describing import described
 from ctrfs.fs.handles import ControlHandle, FileHandle, HandleNumber, OpenedFile
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts
@@ -155,7 +156,7 @@ class Files:
             if opened.flags.can_write and opened.open_file.state is not FileState.FAILED:
                 await self._saver.acknowledge(opened.file)
         except CtrfsError as error:
-            log.warning("release of inode %d: kept unsent: %s", opened.file.inode, error)
+            log.warning("release of %s: kept unsent: %s", described(opened.file), error)
         finally:
             self._parts.store.release(opened.file.inode)
 

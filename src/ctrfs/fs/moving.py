@@ -32,6 +32,7 @@ from ctrfs.errors import (
 )
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.describing import described
 from ctrfs.fs.holding import Holder
 from ctrfs.fs.parts import Parts, Place
 from ctrfs.fs.recording import Recorder, replaced_by
@@ -240,7 +241,7 @@ class Mover:
                     instead=take_away,
                 )
             except LocalDiskError as error:
-                log.warning("inode %d is stored at once: %s", file.inode, error)
+                log.warning("%s is stored at once: %s", described(file), error)
                 return False
             # In one step from here: what is recorded is what is shown.
             open_file.mark_unsent()

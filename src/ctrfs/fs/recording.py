@@ -21,6 +21,7 @@ from ctrfs.disk.journal import Journal, StoredVersion, UnsentRow
 from ctrfs.disk.small_bytes import SMALL_BYTES_MAX
 from ctrfs.errors import CtrfsError, LocalDiskError
 from ctrfs.failpoints import reached
+from ctrfs.fs.describing import described
 from ctrfs.fs.failure_log import text_of
 from ctrfs.fs.parts import Parts, Place
 from ctrfs.tree.nodes import File, InodeNumber, path_in_container
@@ -195,7 +196,7 @@ class Recorder:
                 self._recorded(file, key, open_file)
         except LocalDiskError as failure:
             log.error(  # noqa: TRY400  # a full disk is no bug of ours: a line, not a traceback
-                "unsent bytes of inode %d cannot be kept past this mount: %s", file.inode, failure
+                "unsent bytes of %s cannot be kept past this mount: %s", described(file), failure
             )
         self.on_failure(file.inode)
 

@@ -30,6 +30,7 @@ from ctrfs.errors import (
     StaleHandleError,
 )
 from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.describing import Describer
 from ctrfs.fs.parts import Parts
 from ctrfs.fs.recording import Recorder
 from ctrfs.fs.restoring import Finisher
@@ -107,6 +108,7 @@ class BackgroundRetries:
         self._deleter = deleter
         self._finisher = finisher
         self._strays = strays
+        self._describer = Describer(parts)
         self._files: dict[InodeNumber, _Pace] = {}
         self._queue: list[tuple[float, InodeNumber]] = []
         self._others: _Pace | None = None
@@ -184,16 +186,17 @@ class BackgroundRetries:
                     await self._try_now(file, pace)
             except StaleHandleError as error:
                 pace.failed()
-                log.info("inode %d could not be sent: %s", inode, error)
+                log.info("%s could not be sent: %s", self._describer.inode(inode), error)
                 if file is not None:
                     # Is the container gone? Then its return is waited for.
                     self._parts.namespace.suspect(file)
             except CtrfsError as error:
                 pace.failed()
-                log.info("inode %d could not be sent yet: %s", inode, error)
+                log.info("%s could not be sent yet: %s", self._describer.inode(inode), error)
             except Exception:
                 # A bug met here must not end the mount.
-                log.exception("inode %d could not be sent: unexpected failure", inode)
+                name = self._describer.inode(inode)
+                log.exception("%s could not be sent: unexpected failure", name)
                 pace.due_s = trio.current_time() + LONGEST_WAIT_S
             finally:
                 pace.is_busy = False

@@ -31,6 +31,7 @@ from ctrfs.errors import (
 )
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
+from ctrfs.fs.describing import described
 from ctrfs.fs.doubts import Doubts
 from ctrfs.fs.parts import Parts, Place
 from ctrfs.fs.recording import Recorder, is_same_version, replaced_by
@@ -103,7 +104,7 @@ class Saver:
         try:
             await self._recorder.keep(file, open_file)
         except LocalDiskError as error:
-            log.warning("inode %d is sent at once: %s", file.inode, error)
+            log.warning("%s is sent at once: %s", described(file), error)
             await self.save_locked(file)
         else:
             self._recorder.on_kept(file.inode)

@@ -122,7 +122,7 @@ class Strays:
                 if stray is not None:  # or it was wanted again
                     await self._clear_held(upload, stray)
         except CtrfsError as error:
-            log.info("whether %s was stored is not known yet: %s", upload, error)
+            log.info("whether %s has arrived is not known yet: %s", upload, error)
 
     async def _clear_held(self, upload: UploadKey, stray: _Stray) -> None:
         found = await self._find(upload, stray)

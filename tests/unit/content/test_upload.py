@@ -366,3 +366,9 @@ async def test_an_answer_without_length_is_believed() -> None:
 
 def test_the_digest_is_the_one_the_service_puts_into_names() -> None:
     assert identity_of(CONTENT).digest == DIGEST
+
+
+def test_an_upload_is_named_in_the_log_by_where_it_was_to_go() -> None:
+    upload = UploadKey(ContainerId("cntr_1"), "plots/ü\x1b.png", "0" * 32)
+
+    assert str(upload) == r"the upload of 'plots/\xfc\x1b.png' to cntr_1"
