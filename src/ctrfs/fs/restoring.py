@@ -61,6 +61,9 @@ class Restorer:
         if not parts.config.read_only:
             for key, container_id in parts.journal.keys_and_containers():
                 self._waiting.setdefault(container_id, []).append(key)
+            count = sum(len(keys) for keys in self._waiting.values())
+            if count:
+                log.info("%d file(s) that an earlier mount has left unsent are to be sent", count)
 
     def restore(self, directory: ContainerDirectory) -> None:
         """Put the unsent files of a container that has come into the tree where they were."""

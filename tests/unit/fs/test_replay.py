@@ -6,6 +6,7 @@ what the journal says.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -123,6 +124,41 @@ async def test_what_failed_is_sent_again_behind_the_users_back(
 
         assert stored(service, "work") == {"a.txt": b"new"}
         assert len(mount.parts.journal) == 0
+
+
+async def test_the_log_names_what_could_not_be_sent_by_its_path(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    caplog.set_level(logging.INFO, logger="ctrfs.fs")
+    async with mounted(service, state) as mount:
+        await mount.mkdir("work/deep")
+        service.add_fault("create_file", "status", status=403)
+        with pytest.raises(RemoteRefusedError):
+            await mount.write_file("work/deep/a\x1b[2J\udcff", b"new")
+        await trio.sleep(RETRIED_S)
+        assert await mount.fs.drain() == 1
+    shown = r"/work/deep/a\x1b[2J\xff could not be sent"
+    assert f"{shown} yet: " in caplog.text
+    assert f"{shown} before the end: " in caplog.text
+    assert "inode" not in caplog.text
+
+
+async def test_the_log_says_how_much_an_earlier_mount_has_left(
+    service: InProcessService, state: Path, work: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="ctrfs.fs")
+    async with mounted(service, state) as mount:
+        service.add_fault("create_file", "status", status=403)
+        with pytest.raises(RemoteRefusedError):
+            await mount.write_file("work/a.txt", b"new")
+    caplog.clear()
+
+    async with mounted(service, state):
+        assert "1 file(s) that an earlier mount has left unsent are to be sent" in caplog.text
 
 
 async def test_a_file_that_somebody_writes_is_not_sent_behind_his_back(
