@@ -28,8 +28,9 @@ Raised by every floor below ``ctrfs.fuse``; turned into errno values only in
         UnsupportedAttributeError
         InvalidAttributeValueError
       RemoteError                   the service did not do what we asked
-        RemoteNotFoundError           ... it knows no such container or file
-        ContainerExpiredError         ... the container's data is gone for good
+        RemoteGoneError               ... what was asked for is not there any more
+          RemoteNotFoundError           ... it knows no such container or file
+          ContainerExpiredError         ... the container's data is gone for good
         RemoteInvalidError            ... the request was wrong (400)
         RemoteRefusedError            ... who we are does not suffice (401, 403)
         RemoteReadOnlyError           ... it does not offer that operation
@@ -164,11 +165,15 @@ class RemoteError(CtrfsError):
         self.code = code
 
 
-class RemoteNotFoundError(RemoteError):
+class RemoteGoneError(RemoteError):
+    """What was asked for is not there, and will not be there again."""
+
+
+class RemoteNotFoundError(RemoteGoneError):
     """The service knows no such container or file."""
 
 
-class ContainerExpiredError(RemoteError):
+class ContainerExpiredError(RemoteGoneError):
     """The container has expired: its data is gone for good."""
 
 

@@ -16,10 +16,9 @@ from ctrfs.api.protocol import ContainersApi
 from ctrfs.cli.output import printable
 from ctrfs.cli.service import service, source_for
 from ctrfs.errors import (
-    ContainerExpiredError,
     CtrfsError,
     RemoteError,
-    RemoteNotFoundError,
+    RemoteGoneError,
 )
 from ctrfs.mount.one_container import container_named
 from ctrfs.mount.problems import innermost
@@ -142,7 +141,7 @@ async def _keep(
         pause_s = interval_s
         try:
             await api.list_files(container.id)
-        except (RemoteNotFoundError, ContainerExpiredError) as error:
+        except RemoteGoneError as error:
             _say(f"{name} is gone: {error}")
             tell_gone(container.id)
             return

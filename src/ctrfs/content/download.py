@@ -26,11 +26,10 @@ from ctrfs.content.arrivals import Arrivals
 from ctrfs.content.habits import Habits
 from ctrfs.content.lane import Lane, part_around, split_point
 from ctrfs.errors import (
-    ContainerExpiredError,
     ContentError,
     CtrfsError,
     HashMismatchError,
-    RemoteNotFoundError,
+    RemoteGoneError,
     RemoteProtocolError,
     RemoteStalledError,
     RemoteUnavailableError,
@@ -311,7 +310,7 @@ class Download:
         except ContentError as error:
             self._start_over(lane)
             return error
-        except (RemoteNotFoundError, ContainerExpiredError) as error:
+        except RemoteGoneError as error:
             raise StaleHandleError(str(error)) from error
 
     def _is_all_here(self, lane: Lane) -> bool:

@@ -29,10 +29,9 @@ from ctrfs.config import ContentConfig
 from ctrfs.content.outgoing import Outgoing
 from ctrfs.content.progress import UploadProgress
 from ctrfs.errors import (
-    ContainerExpiredError,
     RemoteError,
+    RemoteGoneError,
     RemoteMiscountError,
-    RemoteNotFoundError,
     RemoteStalledError,
     RemoteUncertainError,
 )
@@ -201,7 +200,7 @@ class Uploader:
             is_known = self._doubts.get(upload, is_known)
             try:
                 found = await self._look(upload, size, is_known, for_s=LISTING_LAG_S)
-            except (RemoteNotFoundError, ContainerExpiredError):
+            except RemoteGoneError:
                 raise  # with the container the upload is gone, too
             except RemoteError as error:
                 log.info("cannot see whether %s has arrived: %s", upload, error)
@@ -277,7 +276,7 @@ class Uploader:
             passed_s += pause_s
             try:
                 found = await self._listed(upload, size_bytes, is_known)
-            except (RemoteNotFoundError, ContainerExpiredError, RemoteStalledError):
+            except (RemoteGoneError, RemoteStalledError):
                 raise  # a service that says nothing for so long will not in a moment either
             except RemoteError as error:
                 failure = error

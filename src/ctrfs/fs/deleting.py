@@ -11,11 +11,10 @@ import trio
 
 from ctrfs.api.models import ContainerFile, ContainerId
 from ctrfs.errors import (
-    ContainerExpiredError,
     CtrfsError,
     NoSuchEntryError,
     RemoteError,
-    RemoteNotFoundError,
+    RemoteGoneError,
 )
 from ctrfs.failpoints import reached
 from ctrfs.fs.parts import Parts, stored_at
@@ -91,7 +90,7 @@ class Deleter:
         """Do what ``delete`` does, for a caller that holds the lock of the stored path."""
         try:
             await self._parts.api.delete_file(row.container_id, row.id)
-        except (RemoteNotFoundError, ContainerExpiredError):
+        except RemoteGoneError:
             log.debug("replaced file %s was gone already", row.id)
         except RemoteError as error:
             log.warning("replaced file %s could not be deleted yet: %s", row.id, error)
@@ -166,7 +165,7 @@ class Deleter:
         if owner is not None:
             await self._parts.namespace.children(owner)
             return owner
-        with suppress(RemoteNotFoundError, ContainerExpiredError):
+        with suppress(RemoteGoneError):
             if (await self._parts.api.retrieve_container(container_id)).is_alive:
                 raise NoSuchEntryError(f"container {container_id} is not shown")
         return None

@@ -20,7 +20,6 @@ from ctrfs.config import WriteMode
 from ctrfs.content.open_file import OpenFile
 from ctrfs.content.outgoing import Outgoing
 from ctrfs.errors import (
-    ContainerExpiredError,
     CrossContainerError,
     CtrfsError,
     EntryExistsError,
@@ -28,7 +27,7 @@ from ctrfs.errors import (
     LocalDiskError,
     NotPermittedError,
     RemoteError,
-    RemoteNotFoundError,
+    RemoteGoneError,
 )
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
@@ -156,7 +155,7 @@ class Mover:
         """Delete an empty container that has been replaced; it may be gone already."""
         try:
             await self._parts.api.delete_container(container_id)
-        except (RemoteNotFoundError, ContainerExpiredError):
+        except RemoteGoneError:
             log.debug("container %s was gone already", container_id)
         except RemoteError as error:
             log.warning("replaced container %s could not be deleted yet: %s", container_id, error)

@@ -9,11 +9,10 @@ import trio
 
 from ctrfs.api.models import ContainerFile
 from ctrfs.errors import (
-    ContainerExpiredError,
     CtrfsError,
     DirectoryNotEmptyError,
     RemoteError,
-    RemoteNotFoundError,
+    RemoteGoneError,
     StaleHandleError,
 )
 from ctrfs.failpoints import reached
@@ -105,7 +104,7 @@ class Remover:
             self._parts.journal.put_rmdir(container_id)
         reached("rmdir.intended")
         try:
-            with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
+            with suppress(RemoteGoneError):  # somebody else was faster
                 await self._parts.api.delete_container(container_id)
         except RemoteError:
             self._recorder.container_deleted(container_id)
@@ -218,7 +217,7 @@ class Remover:
         file.is_claimed = open_file is not None and open_file.is_unsent
 
     async def _delete(self, owner: ContainerDirectory, row: ContainerFile) -> None:
-        with suppress(RemoteNotFoundError, ContainerExpiredError):  # somebody else was faster
+        with suppress(RemoteGoneError):  # somebody else was faster
             async with self._parts.stored_paths.hold(stored_at(row)):
                 await self._parts.api.delete_file(owner.container.id, row.id)
         reached("unlink.deleted")

@@ -16,10 +16,9 @@ from msgspec.structs import replace
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.disk.journal import FolderMoveRow, MovingFile, UnsentRow
 from ctrfs.errors import (
-    ContainerExpiredError,
     CtrfsError,
     LocalDiskError,
-    RemoteNotFoundError,
+    RemoteGoneError,
 )
 from ctrfs.failpoints import reached
 from ctrfs.fs.deleting import Deleter
@@ -173,7 +172,7 @@ class Finisher:
         # Nobody may create a file in it meanwhile.
         inodes = [] if shown is None else [shown.inode]
         async with self._parts.directory_locks.hold(self._parts.tree.root.inode, *inodes):
-            with suppress(RemoteNotFoundError, ContainerExpiredError):
+            with suppress(RemoteGoneError):
                 listing = await self._parts.api.list_files(container_id)
                 is_used = shown is not None and bool(shown.children)
                 if not (listing.items or listing.rejected or is_used):

@@ -10,9 +10,8 @@ from ctrfs.api.models import ContainerFile, FileId
 from ctrfs.content.outgoing import Outgoing, ended_after
 from ctrfs.content.upload import UploadKey, lookalikes
 from ctrfs.errors import (
-    ContainerExpiredError,
     NoSuchEntryError,
-    RemoteNotFoundError,
+    RemoteGoneError,
     StaleHandleError,
 )
 from ctrfs.fs.deleting import Deleter
@@ -163,7 +162,7 @@ class Storer:
                 self._strays.arrived(upload, stored)
                 self._deleter.call_off(owner, stored)
                 return stored
-        except (RemoteNotFoundError, ContainerExpiredError) as error:
+        except RemoteGoneError as error:
             raise StaleHandleError(f"container {container_id} is gone: {text_of(error)}") from error
         except BaseException:  # also if nobody waits for the answer any more
             if copy_of is not None and self._parts.uploader.is_open(upload):

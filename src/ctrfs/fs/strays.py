@@ -17,7 +17,10 @@ from msgspec.structs import replace
 
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.content.upload import UploadKey, looks_like, paths_with_digest
-from ctrfs.errors import ContainerExpiredError, CtrfsError, RemoteNotFoundError
+from ctrfs.errors import (
+    CtrfsError,
+    RemoteGoneError,
+)
 from ctrfs.fs.deleting import RETRIED_AT_ONCE, Deleter
 from ctrfs.fs.doubts import Doubts, is_an_upload, looking_s
 from ctrfs.fs.parts import Parts, may_be_stored_at
@@ -161,7 +164,7 @@ class Strays:
                 is_known=is_known,
                 for_s=looking_s(self._parts.clock, stray.since_s),
             )
-        except (RemoteNotFoundError, ContainerExpiredError):
+        except RemoteGoneError:
             return None  # gone with its container
 
     async def _is_there(self, source: File) -> bool:
@@ -175,7 +178,7 @@ class Strays:
             return _is_shown(source)
         try:
             found = await self._parts.api.retrieve_file(remote.container_id, remote.id)
-        except (RemoteNotFoundError, ContainerExpiredError):
+        except RemoteGoneError:
             return False
         return is_same_version(found, remote) and _is_shown(source)
 

@@ -25,9 +25,9 @@ from ctrfs.api.protocol import ContainersApi
 from ctrfs.clock import Clock
 from ctrfs.config import TreeConfig
 from ctrfs.errors import (
-    ContainerExpiredError,
     NoSuchEntryError,
     RemoteError,
+    RemoteGoneError,
     RemoteNotFoundError,
     RemoteStalledError,
     RemoteUnavailableError,
@@ -332,7 +332,7 @@ class Namespace:
         try:
             marks = marks_among(self.tree.listed_ids(owner))
             listing = await self._list_believably(container_id, marks)
-        except (RemoteNotFoundError, ContainerExpiredError) as error:
+        except RemoteGoneError as error:
             self._lost(container_id)
             raise NoSuchEntryError(f"container {container_id} is gone: {error}") from error
         doubtful = self._own(owner).doubtful(listing.items, started_s=started_s)
