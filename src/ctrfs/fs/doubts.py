@@ -146,6 +146,7 @@ class Doubts:
         left = {row.id for row in self.without_doubles(owner, shown)}
         for double in [owner.files[row.id] for row in shown if row.id not in left]:
             self._parts.tree.take_name(double)
+            self._parts.namespace.changed_by_us()
             self._parts.namespace.suspect(owner)
 
     def _upload_of(self, file: File, doubt: Doubt) -> UploadKey:

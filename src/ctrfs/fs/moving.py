@@ -203,7 +203,7 @@ class Mover:
         """Change the name here; the flush stores the bytes there and deletes what was."""
         replaced = self._step_over(target)
         for row in replaced:
-            self._parts.namespace.hide(file.owner, row)
+            self._deleter.hide(row)
         self._place(file, parent, name)
         file.replaces = (*file.replaces, *replaced)
         self._recorder.renamed(file, over=target)
@@ -249,7 +249,7 @@ class Mover:
             file.is_claimed = True
             replaced = self._step_over(target)
             for row in replaced:
-                self._parts.namespace.hide(file.owner, row)
+                self._deleter.hide(row)
             self._place(file, parent, name)
             file.replaces = (*file.replaces, *replaced)
             if target is not None:

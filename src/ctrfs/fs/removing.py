@@ -159,7 +159,7 @@ class Remover:
             await self._doubts.settle(file)
         rows = self._deleter.still_those(replaced_by(file))
         for row in rows:
-            self._parts.namespace.hide(owner, row)
+            self._deleter.hide(row)
         self._recorder.settle(file, deletes=rows)
         reached("unlink.intended")
         self._parts.tree.take_name(file)
