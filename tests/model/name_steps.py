@@ -94,7 +94,9 @@ class NameSteps:
                     stage.ledger.must_go(base)
             return
         files = [file] if target is None else [file, target]
-        stage.excuse(error, *files, container_id=old.container_id)
+        is_there_no_more = not stage.truth.is_alive(new.container_id)
+        gone_id = new.container_id if is_there_no_more else old.container_id
+        stage.excuse(error, *files, container_id=gone_id)
         if target is not None and is_there:
             target.is_removed, target.is_dirty = True, False
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.model.operations import (
+    DeleteContainer,
     Fault,
     Open,
     Plant,
@@ -97,6 +98,16 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Fault(route="create_file", kind="500", count=8),
             Rename(mount=0, old="one/f", new="one/g"),
             Rename(mount=0, old="one/f", new="one/g"),
+        ],
+    ),
+    # The list was wrong, not the mount: a file cannot go into a container that somebody has deleted.
+    (
+        False,
+        [
+            Save(mount=0, path="one/a", content=b""),
+            Refresh(mount=1),
+            DeleteContainer(container="two"),
+            Rename(mount=1, old="one/a", new="two/a"),
         ],
     ),
 ]
