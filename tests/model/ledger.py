@@ -61,8 +61,8 @@ class Ledger:
         self._asked: dict[str, set[int]] = {}
         """Rows that the users of these mounts have removed or overwritten."""
         self._must_go: set[str] = set()
-        self._heirs: dict[str, dict[int, Mine | None]] = {}
-        """Whose bytes must have been stored before a row may go."""
+        self._heirs: dict[str, dict[int, list[Mine | None]]] = {}
+        """Whose bytes must have been stored before a row may go: one of them, the last asked last."""
 
     # What the users have done
 
@@ -92,7 +92,7 @@ class Ledger:
         if file_id is None:
             return
         self._asked.setdefault(file_id, set()).add(mount)
-        self._heirs.setdefault(file_id, {})[mount] = heir
+        self._heirs.setdefault(file_id, {}).setdefault(mount, []).append(heir)
 
     def must_go(self, file_id: str | None) -> None:
         """Say that an operation that asked for a row to go has succeeded."""
@@ -146,7 +146,7 @@ class Ledger:
     def _spare(self, file: Mine) -> None:
         """Take back that anything should go for the sake of a file."""
         for file_id, heirs in self._heirs.items():
-            if heirs.get(file.mount) is file:
+            if heirs.get(file.mount, [None])[-1] is file:
                 del heirs[file.mount]
                 self._asked[file_id].discard(file.mount)
                 if not self._asked[file_id]:
@@ -265,8 +265,8 @@ class Ledger:
         is_own_affair = life.is_ours and not life.acknowledged_by
         is_fine = is_asked or is_own_affair or self._may_be_taken_for_another(life)
         assert is_fine, f"promises 3 and 10: deleted unasked: {life.row}"
-        heirs = self._heirs.get(file_id, {}).values()
-        assert not heirs or any(self._has_been_stored(heir) for heir in heirs), (
+        heirs = [heir for each in self._heirs.get(file_id, {}).values() for heir in each]
+        assert not heirs or any(map(self._has_been_stored, heirs)), (
             f"promise 14: {life.row} went before anything took its place"
         )
 

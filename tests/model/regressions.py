@@ -110,4 +110,13 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Rename(mount=1, old="one/a", new="two/a"),
         ],
     ),
+    # Nor was the mount wrong here: a file that could not go elsewhere is sent to where it is.
+    (
+        False,
+        [
+            Fault(route="create_file", kind="429", count=3),
+            Save(mount=0, path="one/a", content=b""),
+            Rename(mount=0, old="one/a", new="two/a"),
+        ],
+    ),
 ]
