@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -134,6 +135,25 @@ def test_a_second_signal_leaves_at_once_and_the_next_mount_sends_what_was_left(
     assert (mount.point / "work" / "a.txt").read_bytes() == b"precious"
     mount.stop()
     assert stored(service, "work") == {"a.txt": b"precious"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root sysfs has to cut the connection")
+def test_a_notification_that_is_stuck_at_the_end_keeps_neither_program_nor_daemon(
+    tmp_path: Path,
+) -> None:
+    """The program's lookup is not read any more, and the notification waits for the program."""
+    command: list[str | Path] = [sys.executable, "-m", "tests.support.stuck_session", tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout is not None
+        program_pid = int(daemon.stdout.readline().split()[-1])
+        try:
+            words, _ = daemon.communicate(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(program_pid, signal.SIGKILL)  # frees both
+
+    assert words == "program ended with 1\n"
+    assert tmp_path not in fuse_mounts()
 
 
 def test_a_killed_daemon_under_load_leaves_enotconn_and_the_next_mount_clears_it(

@@ -89,11 +89,21 @@ def kernel_session(
     *,
     options: KernelOptions,
     notifier: KernelNotifier,
+    abort: Callable[[], None],
 ) -> Iterator[KernelSession]:
     """Mount at ``mountpoint`` on entry; unmount, if nobody has, on exit.
 
     After a crash the mount stays, for the end of the process to turn it into one that answers
     ENOTCONN: programs must not find an empty directory, and write into it.
+
+    Args:
+        operations: What answers.
+        mountpoint: Where.
+        options: How.
+        notifier: Tells the kernel of changes meanwhile.
+        abort: Cuts the connection at the kernel, if this user may. A notification that waits
+            there for a program, which waits for us, would keep process and program for ever:
+            its thread holds the connection open.
 
     Raises:
         MountError: The kernel or ``fusermount3`` refused; the text says why.
@@ -105,15 +115,17 @@ def kernel_session(
         with unfrozen_reads():
             yield session
     finally:
+        is_stuck = not notifier.close(timeout_s=_NOTIFIER_TIMEOUT_S)
+        if is_stuck:
+            log.warning("a kernel notification is stuck; cutting the connection")
+            abort()
         if session.has_crashed:
             log.error("the mount at %s ends by a failure of its own", mountpoint)
-        elif notifier.close(timeout_s=_NOTIFIER_TIMEOUT_S):
-            pyfuse3.close(unmount=True)
+        elif is_stuck:
+            # Destroying the session would pull it away under the stuck thread.
+            _force_unmount(mountpoint)
         else:
-            # Destroying the session would pull it away under the stuck thread. The end of the
-            # process closes the connection, and that frees the thread.
-            log.warning("a kernel notification is stuck; leaving the session to the kernel")
-            _unmount_lazily(mountpoint)
+            pyfuse3.close(unmount=True)
 
 
 def mount_option_texts(options: KernelOptions) -> set[str]:
@@ -173,9 +185,10 @@ def _content(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-def _unmount_lazily(mountpoint: Path) -> None:
-    # Without helpers: ours would wait for the end of this very process.
-    command = ["umount", "-i", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+def _force_unmount(mountpoint: Path) -> None:
+    # Without helpers: ours would wait for the end of this very process. Force is what cuts the
+    # connection where the control file system is not mounted.
+    command = ["umount", "-i", "-f", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
     try:
         subprocess.run(  # noqa: S603  # nosec B603  # fixed words and our own mount point
             [*command, str(mountpoint)],

@@ -1,4 +1,4 @@
-"""How far the kernel reads ahead on our mount, and how many such reads it has under way.
+"""What sysfs has of our mount: how far the kernel reads ahead, and the way to cut it off.
 
 libfuse has no options for either that pyfuse3 passes on; sysfs has, for root alone. Without
 them everything works, in smaller steps, so that a refusal is not worth a line in the log.
@@ -44,6 +44,18 @@ def tune_kernel(mountpoint: Path, *, sys: Path = _SYS) -> None:
         _write(limits / "max_background", _BACKGROUND_MAX)
         # Above this the kernel holds programs up; its own value is three quarters, too.
         _write(limits / "congestion_threshold", _BACKGROUND_MAX * 3 // 4)
+
+
+def abort_connection(mountpoint: Path, *, sys: Path = _SYS) -> None:
+    """Have every request at the mount end with ECONNABORTED; nothing if sysfs does not let us.
+
+    Asks the mount itself nothing. Source: fuse.rst of Linux, "Control filesystem".
+    """
+    with suppress(OSError):
+        mount = mount_at(mountpoint)
+        if mount is not None:
+            connection = mount.device.partition(":")[2]
+            _write(sys / "fs/fuse/connections" / connection / "abort", 1)
 
 
 def _write(setting: Path, value: int) -> None:

@@ -34,7 +34,7 @@ from ctrfs.fuse.time_limits import TimeLimits
 from ctrfs.mount.daemon import Readiness, StartReport
 from ctrfs.mount.file_lock import FileLock
 from ctrfs.mount.graph import Floors, GraphConfig, KernelCaches, build_floors
-from ctrfs.mount.kernel_tuning import tune_kernel
+from ctrfs.mount.kernel_tuning import abort_connection, tune_kernel
 from ctrfs.mount.leftovers import unsent_line
 from ctrfs.mount.local_service import local_service
 from ctrfs.mount.memory import close_memory_to_others
@@ -123,6 +123,7 @@ async def _live(plan: MountPlan, readiness: Readiness, claim: FileLock) -> int:
                             plan.mountpoint,
                             options=_kernel_options(plan),
                             notifier=notifier,
+                            abort=partial(abort_connection, plan.mountpoint),
                         ) as session:
                             record = _announce(plan, state, readiness)
                             claim.release()

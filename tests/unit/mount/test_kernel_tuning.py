@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctrfs.mount.kernel_tuning import tune_kernel
+from ctrfs.mount.kernel_tuning import abort_connection, tune_kernel
 
 
 def fake_sysfs(root: Path, device: str) -> None:
@@ -28,6 +28,16 @@ def test_the_windows_of_a_mount_are_widened(tmp_path: Path) -> None:
     assert (tmp_path / "class/bdi" / device / "read_ahead_kb").read_text() == "1024\n"
     assert (connection / "max_background").read_text() == "64\n"
     assert (connection / "congestion_threshold").read_text() == "48\n"
+
+
+def test_a_connection_is_cut_by_its_number(tmp_path: Path) -> None:
+    device = device_of_proc()
+    fake_sysfs(tmp_path, device)
+
+    abort_connection(Path("/proc"), sys=tmp_path)
+
+    connection = tmp_path / "fs/fuse/connections" / device.partition(":")[2]
+    assert (connection / "abort").read_text() == "1\n"
 
 
 def test_a_system_that_lets_nobody_widen_them_is_left_as_it_is(tmp_path: Path) -> None:
