@@ -87,11 +87,12 @@ class Slot:
 
 
 class _Waiter:
-    __slots__ = ("is_let_in", "is_transfer", "turn", "woken")
+    __slots__ = ("errand", "is_let_in", "is_transfer", "turn", "woken")
 
-    def __init__(self, *, is_transfer: bool, turn: int) -> None:
+    def __init__(self, *, is_transfer: bool, turn: int, errand: Errand | None = None) -> None:
         self.is_transfer = is_transfer
         self.turn = turn
+        self.errand = errand
         self.is_let_in = False
         self.woken = trio.Event()
 
@@ -238,23 +239,24 @@ class Pacing:
         if self._has_place_for_errand() and not self._errands:
             self._count(1, is_transfer=is_transfer)
             return
-        waiter = self._new_waiter(is_transfer=is_transfer)
+        waiter = self._new_waiter(is_transfer=is_transfer, errand=errand)
         self._errands[waiter] = None
-        errand.on_wanted = lambda: self._promote(waiter)
+        errand.on_wanted = lambda: self._promote(errand)
         await self._wait_for_turn(waiter)
 
-    def _promote(self, waiter: _Waiter) -> None:
-        """Let an errand that somebody waits for by now take its place at the end of the queue."""
-        if waiter in self._errands:
+    def _promote(self, errand: Errand) -> None:
+        """Let all of an errand that somebody waits for by now take places at the queue's end."""
+        # One errand waits several times over: a listing asks for many of its pages at once.
+        for waiter in [waiter for waiter in self._errands if waiter.errand is errand]:
             del self._errands[waiter]
             self._turns += 1
             waiter.turn = self._turns
             self._waiting[waiter.is_transfer][waiter] = None
-            self._let_in()
+        self._let_in()
 
-    def _new_waiter(self, *, is_transfer: bool) -> _Waiter:
+    def _new_waiter(self, *, is_transfer: bool, errand: Errand | None = None) -> _Waiter:
         self._turns += 1
-        return _Waiter(is_transfer=is_transfer, turn=self._turns)
+        return _Waiter(is_transfer=is_transfer, turn=self._turns, errand=errand)
 
     async def _wait_for_turn(self, waiter: _Waiter) -> None:
         try:

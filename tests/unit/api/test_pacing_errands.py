@@ -98,6 +98,27 @@ async def test_an_errand_that_somebody_waits_for_takes_its_place_at_the_end_of_t
     }
 
 
+async def test_all_requests_of_an_errand_that_somebody_waits_for_are_hurried(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    pacing = pacing_of(4)
+    load = Load(pacing)
+    wanted = Errand()
+    await in_turn(
+        nursery,
+        lambda: hold(pacing),
+        lambda: on_errand(load, "other errand"),
+        lambda: on_errand(load, "page 1", wanted),
+        lambda: on_errand(load, "page 2", wanted),
+    )
+
+    wanted.want()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert sorted(load.names()) == ["page 1", "page 2"]
+    nursery.cancel_scope.cancel()
+
+
 async def test_an_errand_is_given_up_where_it_waits_and_leaves_no_trace(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
