@@ -49,6 +49,10 @@ _SHARE_GAIN: Final = 1 / 16
 FORGOTTEN_AFTER_S: Final = 60.0
 # Whoever asks for a longer pause gets asked again after this one.
 PAUSE_S_MAX: Final = 120.0
+# Where more is asked for than the rate allows, who came first has waited longest. A place used
+# in its last moment brings no answer, and then none ever would; a page of a listing takes less
+# than these seconds. Who has little time from the start keeps half of it for the answer.
+ANSWER_S: Final = 3.0
 _OVERLOAD: Final = frozenset({429, 503})
 
 
@@ -121,6 +125,7 @@ class Pacing:
         self._limit = float(min(LIMIT_AT_START, limit_max))
         self._grows_fast_below = math.inf
         self._rate = None if rps is None else _Rate(rps)
+        self._rate_queue = trio.Lock()
         self._others = 0
         self._transfers = 0
         self._turns = 0
@@ -168,9 +173,11 @@ class Pacing:
 
         Raises:
             AttemptFailedError: The service wants no request before the deadline, or no
-                errand now.
+                errand now; or the rate leaves no time for an answer.
         """
         self._refuse_if_paused_beyond(deadline_s)
+        left_s = deadline_s - self._clock.monotonic_s()
+        begin_by_s = deadline_s - min(ANSWER_S, left_s / 2)
         errand = errands.unwanted()
         if errand is None:
             await self._enter(is_transfer=is_transfer)
@@ -178,7 +185,9 @@ class Pacing:
             await self._enter_last(errand, is_transfer=is_transfer)
         try:
             slot = Slot(self, is_transfer=is_transfer)
-            await self._wait_for_moment(deadline_s)
+            if self._rate is not None:
+                await self._wait_for_rate(self._rate, begin_by_s)
+            await self._wait_for_end_of_pause(deadline_s)
             slot.started_s = self._clock.monotonic_s()
             yield slot
         finally:
@@ -316,15 +325,27 @@ class Pacing:
             return False
         return self._rate is None or self._rate.has_plenty(self._clock.monotonic_s())
 
-    async def _wait_for_moment(self, deadline_s: float) -> None:
-        """Wait until the rate and the last pause allow a request."""
-        if self._rate is not None:
-            wait_s = self._rate.reserve(self._clock.monotonic_s())
-            if wait_s > 0:
-                await trio.sleep(wait_s)
+    async def _wait_for_end_of_pause(self, deadline_s: float) -> None:
         while (wait_s := self.paused_s) > 0:
             self._refuse_if_paused_beyond(deadline_s)
             await trio.sleep(wait_s)
+
+    async def _wait_for_rate(self, rate: _Rate, begin_by_s: float) -> None:
+        # A place is taken when it has come, so that who gives up before leaves it to the next;
+        # and without an await where it is there, so that errands see at once that it is gone.
+        if not self._rate_queue.locked() and rate.wait_s(self._clock.monotonic_s()) <= 0:
+            rate.take(self._clock.monotonic_s())
+            return
+        async with self._rate_queue:
+            now_s = self._clock.monotonic_s()
+            wait_s = rate.wait_s(now_s)
+            if wait_s > 0 and now_s + wait_s > begin_by_s:
+                # Told as at the deadline: callers make no difference.
+                error = errors.RemoteStalledError("too many requests wait for the rate")
+                raise AttemptFailedError(Failure(error=error, may_be_done=False, is_final=True))
+            if wait_s > 0:
+                await trio.sleep(wait_s)
+            rate.take(self._clock.monotonic_s())
 
     def _refuse_if_paused_beyond(self, deadline_s: float) -> None:
         if self.paused_s > 0 and self._paused_until_s >= deadline_s:
@@ -346,10 +367,14 @@ class _Rate:
         self._full_s = -math.inf
 
     def has_plenty(self, now_s: float) -> bool:
-        """Tell whether more than half of what may come at once is left."""
-        return self._full_s - now_s < self._burst_s / 2
+        """Tell whether more than half of what may come at once is left, and nobody waits."""
+        return self.wait_s(now_s) <= 0 and self._full_s - now_s < self._burst_s / 2
 
-    def reserve(self, now_s: float) -> float:
-        """Take the next place; return in how many seconds it is."""
+    def wait_s(self, now_s: float) -> float:
+        """Return in how many seconds the next place comes."""
+        used_s = max(0.0, self._full_s - now_s)
+        return max(0.0, used_s + self._interval_s - self._burst_s)
+
+    def take(self, now_s: float) -> None:
+        """Take the place that has come."""
         self._full_s = max(self._full_s, now_s) + self._interval_s
-        return max(0.0, self._full_s - self._burst_s - now_s)

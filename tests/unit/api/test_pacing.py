@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ from tests.unit.api.fake_transport import VirtualClock
 
 from ctrfs import errors
 from ctrfs.api.failures import AttemptFailedError
-from ctrfs.api.pacing import LIMIT_AT_START, PAUSE_S_MAX, Pacing, Slot
+from ctrfs.api.pacing import ANSWER_S, LIMIT_AT_START, PAUSE_S_MAX, Pacing, Slot
 
 OK = 200
 
@@ -405,6 +406,107 @@ async def test_a_rate_that_was_not_used_is_saved_for_one_second_only(
     await load.round(4)
 
     assert [at_s - 100.0 for _, at_s in load.began_s] == pytest.approx([0.0, 0.0, 0.5, 1.0])
+
+
+async def test_who_gives_up_waiting_for_the_rate_leaves_the_place_to_the_next(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    load = Load(pacing_of(rps=0.5))
+    await load.request("first")
+    for _ in range(3):
+        with trio.move_on_after(0.1):
+            await load.request("gives up")
+
+    await load.request("next")
+
+    assert load.began_s == [("first", 0.0), ("next", pytest.approx(2.0))]
+
+
+async def test_who_stays_moves_up_when_those_before_give_up_and_no_two_begin_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    load = Load(pacing_of(rps=1.0), seconds=0.0)
+
+    async def give_up_after(seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await load.request("gives up")
+
+    async with trio.open_nursery() as nursery:
+        await in_turn(
+            nursery,
+            lambda: load.request("first"),
+            lambda: give_up_after(0.5),
+            lambda: give_up_after(0.5),
+            lambda: load.request("stays"),
+        )
+        await trio.sleep(0.7)
+        await in_turn(nursery, lambda: load.request("new"), lambda: load.request("newer"))
+
+    assert load.began_s == [
+        ("first", 0.0),
+        ("stays", pytest.approx(1.0)),
+        ("new", pytest.approx(2.0)),
+        ("newer", pytest.approx(3.0)),
+    ]
+
+
+async def test_who_would_get_no_answer_in_time_is_told_and_leaves_the_rate_to_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pacing = pacing_of(rps=0.1)
+    await Load(pacing).request()
+
+    with pytest.raises(AttemptFailedError) as caught:
+        async with pacing.slot(is_transfer=False, deadline_s=10.0 + ANSWER_S / 2):
+            raise AssertionError
+    async with pacing.slot(is_transfer=False, deadline_s=10.0 + ANSWER_S):
+        began_s = trio.current_time()
+
+    assert isinstance(caught.value.failure.error, errors.RemoteStalledError)
+    assert caught.value.failure.is_final
+    assert not caught.value.failure.may_be_done
+    assert began_s == pytest.approx(10.0)
+
+
+async def test_who_has_little_time_from_the_start_still_waits_for_the_rate(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pacing = pacing_of(rps=1.0)
+    await Load(pacing, seconds=0.0).request()
+
+    async with pacing.slot(is_transfer=False, deadline_s=ANSWER_S):
+        began_s = trio.current_time()
+
+    assert began_s == pytest.approx(1.0)
+
+
+async def test_more_programs_than_the_rate_can_serve_still_get_all_the_answers_that_it_allows(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A hundred programs ask for one thing after another, with half a minute for each."""
+    rps, patience_s, duration_s = 2, 30.0, 600.0
+    pacing = pacing_of(rps=rps)
+    answers = 0
+
+    async def ask() -> None:
+        nonlocal answers
+        deadline_s = trio.current_time() + patience_s
+        with trio.move_on_after(patience_s), suppress(AttemptFailedError):
+            async with pacing.slot(is_transfer=False, deadline_s=deadline_s):
+                await trio.sleep(1.0)
+                answers += 1
+
+    async def program(number: int) -> None:
+        await trio.sleep(patience_s * number / 100)
+        while True:
+            await ask()
+
+    with trio.move_on_after(duration_s):
+        async with trio.open_nursery() as programs:
+            for number in range(100):
+                programs.start_soon(program, number)
+
+    assert answers >= 0.95 * rps * duration_s
 
 
 async def test_a_thousand_callers_at_once_are_all_served_within_the_limit(
