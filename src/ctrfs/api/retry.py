@@ -225,7 +225,8 @@ class Retrier:
                 random=self._random(),
             )
             # Not async on purpose, up to the end of a shared fetch: nobody joins one that fails
-            # because it was an errand.
+            # because it was an errand, but where that has other requests under way, and for
+            # those see ``SingleFlight.get``.
             if wait_s is None or errands.unwanted() is not None:
                 raise _final_error(failure, plan.repeat) from failure.cause
             await trio.sleep(wait_s)
