@@ -13,7 +13,7 @@ from typing import Final, NewType
 import trio
 from cachetools import TTLCache
 
-from ctrfs import deadlines
+from ctrfs import deadlines, errands
 from ctrfs.clock import Clock
 from ctrfs.config import TreeConfig
 from ctrfs.errors import CtrfsError, RemoteStalledError
@@ -158,11 +158,14 @@ class ListingCache:
 
     async def _fly(self, key: ListingKey) -> None:
         started_s = self._clock.monotonic_s()
+        is_errand = errands.unwanted() is not None
         self._failures.pop(key, None)
         try:
             await self._fetch(key)
         except RemoteStalledError as error:
-            self._failures[key] = error
+            # What was begun on an errand was not tried again, but a reader's fetch would be.
+            if not is_errand:
+                self._failures[key] = error
             raise
         # A walk over many pages may take longer than the listing lasts. What it brought is good
         # for half the time at least, or a large container would be listed at every look.

@@ -8,9 +8,10 @@ import pytest
 import trio
 import trio.testing
 
-from ctrfs import deadlines
+from ctrfs import deadlines, errands
 from ctrfs.clock import SystemClock
 from ctrfs.config import TreeConfig
+from ctrfs.errands import Errand
 from ctrfs.errors import RemoteStalledError, RemoteUnavailableError
 from ctrfs.tree.listings import FAILURE_LASTS_S, REFRESH_PAUSE_S, ListingCache, ListingKey
 
@@ -287,6 +288,21 @@ async def test_readers_queued_behind_one_who_waited_in_vain_do_not_wait_as_long_
             await listings.freshen(KEY)
     assert fetches.count == 1
     await trio.sleep(FAILURE_LASTS_S)
+
+    with pytest.raises(RemoteStalledError):
+        await listings.freshen(KEY)
+
+    assert fetches.count == 2
+
+
+async def test_a_reader_is_not_told_that_an_errand_before_met_a_silent_service(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    fetches = SilentFetches()
+    listings = cache_of(fetches, nursery)
+    with errands.on(Errand()):
+        listings.refresh_behind(KEY)
+    await trio.sleep(30 + FAILURE_LASTS_S / 2)
 
     with pytest.raises(RemoteStalledError):
         await listings.freshen(KEY)
