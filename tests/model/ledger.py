@@ -94,6 +94,12 @@ class Ledger:
         self._asked.setdefault(file_id, set()).add(mount)
         self._heirs.setdefault(file_id, {}).setdefault(mount, []).append(heir)
 
+    def inherit(self, target: Mine, heir: Mine) -> None:
+        """Say that ``heir`` takes the place of ``target``, and so of what that was to replace."""
+        for heirs in self._heirs.values():
+            if target in heirs.get(target.mount, []):
+                heirs[target.mount].append(heir)
+
     def must_go(self, file_id: str | None) -> None:
         """Say that an operation that asked for a row to go has succeeded."""
         if file_id is not None:

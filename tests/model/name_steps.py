@@ -79,6 +79,7 @@ class NameSteps:
             heir = self._prepare(mount, file, new.container_id, new.inner)
             if target is not None:
                 stage.ledger.ask(mount, target.base, heir=heir)
+                stage.ledger.inherit(target, heir)
         base = None if target is None else target.base
         error = await stage.attempt(lambda: stage.machines[mount].rename(step.old, step.new))
         if file is None:

@@ -119,4 +119,15 @@ REGRESSIONS: Final[Sequence[tuple[bool, Sequence[Step]]]] = [
             Rename(mount=0, old="one/a", new="two/a"),
         ],
     ),
+    # Nor here: what takes the place of an unsent file takes that of what it was to replace.
+    (
+        False,
+        [
+            Save(mount=0, path="one/a", content=b""),
+            Open(mount=1, slot=1, path="one/b"),
+            Write(mount=1, slot=1, offset=0, content=b"one"),
+            Rename(mount=1, old="one/b", new="one/f/a"),
+            Rename(mount=1, old="one/a", new="one/f/a"),
+        ],
+    ),
 ]
