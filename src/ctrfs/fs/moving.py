@@ -193,7 +193,7 @@ class Mover:
     def _can_wait(self, file: File, parent: Folder) -> bool:
         """Tell whether a flush is sure to come that will store the file under its new name."""
         return (
-            file.is_claimed
+            self._parts.is_changed_here(file)
             and not file.is_local_only
             and file.owner is owner_of(parent)
             and self._parts.handles.is_being_written(file.inode)

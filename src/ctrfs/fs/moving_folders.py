@@ -213,7 +213,7 @@ class FolderMover:
             todo = [
                 file
                 for file in self._parts.tree.files_below(folder)
-                if file.remote is not None and not file.is_claimed
+                if file.remote is not None and not self._parts.is_changed_here(file)
                 and (file not in done or done[file].old != file.remote)
             ]  # fmt: skip
             if len(todo) > self._parts.config.rename_dir_limit:
@@ -226,7 +226,9 @@ class FolderMover:
                 counting = [
                     copy
                     for file, copy in done.items()
-                    if file in there and not file.is_claimed and file.remote == copy.old
+                    if file in there
+                    and not self._parts.is_changed_here(file)
+                    and file.remote == copy.old
                 ]
                 useless += [copy.new for copy in done.values() if copy not in counting]
                 return counting, useless
@@ -259,7 +261,9 @@ class FolderMover:
         done, failures, limiter = shared
         async with limiter, self._parts.file_locks.hold(file.inode):
             old = file.remote
-            if failures or old is None or file.is_claimed or file.parent is None:
+            if failures or old is None or file.parent is None:
+                return
+            if self._parts.is_changed_here(file):
                 return
             inner = path_in_container(file)[len(path_in_container(folder)) :]
             try:

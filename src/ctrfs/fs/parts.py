@@ -98,6 +98,15 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             row = OverlayRow(mtime_ns=node.mtime_ns, mode=node.mode)
             self.overlay.put(owner.container.id, key, row)
 
+    def is_changed_here(self, file: File) -> bool:
+        """Tell whether the service lacks bytes of ``file``, so that a save is sure to come.
+
+        A claim alone does not tell: a change claims the name of its file before it waits for the
+        old bytes, and where those never come nothing is changed and nothing will be saved.
+        """
+        open_file = self.store.get(file.inode)
+        return file.is_claimed and open_file is not None and open_file.is_unsent
+
     @contextmanager
     def spared(self) -> Iterator[None]:
         """Let this machine's disk fail in the block: what the service has done stays done."""

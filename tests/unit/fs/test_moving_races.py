@@ -14,6 +14,7 @@ from tests.support.trees import stored
 from ctrfs.config import FileSystemConfig
 from ctrfs.errors import (
     CrossContainerError,
+    CtrfsError,
     DirectoryNotEmptyError,
     RemoteInvalidError,
     RemoteRefusedError,
@@ -229,3 +230,60 @@ async def test_a_file_made_in_an_empty_folder_while_another_is_moved_over_it_sta
     assert await mount.walk("work") == {
         "work/d": None, "work/d/y": b"moved", "work/e": None, "work/e/x": b"made",
     }  # fmt: skip
+
+
+async def fail_to_write(mount: InProcessMount, path: str) -> None:
+    """Write into a file of which the service does not give the other bytes."""
+    handle = await mount.open(path, WRITE)
+    with pytest.raises(CtrfsError):
+        await mount.fs.write(handle, 5, b"x")
+    await mount.close(handle)
+
+
+async def test_a_rename_changes_nothing_where_it_waits_for_the_same_bytes_as_a_write_in_vain(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The write has claimed the file's name, but nothing is changed yet, and nothing will be."""
+    service.plant(work, "/mnt/data/b", b"target")
+    service.plant(work, "/mnt/data/c", b"source bytes")
+    await mount.names("work")
+    service.add_fault("file_content", "status", status=503)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail_to_write, mount, "work/c")
+        await trio.sleep(0.2)
+        with pytest.raises(CtrfsError):
+            await mount.rename("work/c", "work/b")
+    service.clear_faults()
+
+    await mount.refresh("work")
+    assert await mount.walk("work") == {"work/b": b"target", "work/c": b"source bytes"}
+    assert stored(service, "work") == {"b": b"target", "c": b"source bytes"}
+
+
+async def test_a_folder_stays_where_it_is_if_the_bytes_of_a_file_in_it_never_come(
+    mount: InProcessMount,
+    service: InProcessService,
+    work: str,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A write waits for them too: it has claimed the file's name, and no save will follow it."""
+    service.plant(work, "/mnt/data/d/a", b"1")
+    service.plant(work, "/mnt/data/d/c", b"source bytes")
+    await mount.names("work/d")
+    await mount.read_file("work/d/a")
+    service.add_fault("file_content", "status", status=503)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail_to_write, mount, "work/d/c")
+        await trio.sleep(0.2)
+        with pytest.raises(CtrfsError):
+            await mount.rename("work/d", "work/e")
+    service.clear_faults()
+
+    await mount.refresh("work")
+    assert await mount.names("work") == ["d"]
+    assert stored(service, "work") == {"d/a": b"1", "d/c": b"source bytes"}
