@@ -100,7 +100,8 @@ class ContentCache:
         self._bytes_max = bytes_max
         self._free_bytes_min = free_bytes_min
         self._surveying = threading.Lock()
-        # The first two are written by the mount's own thread only, the others by ``tidy`` only.
+        # The first two are written by the mount's own thread only, the others by whoever holds
+        # ``_surveying``.
         self._put_bytes = 0
         self._gone_bytes = 0
         self._put_when_surveyed: int | None = None
@@ -207,10 +208,21 @@ class ContentCache:
     def give_up(self, needed_bytes: int) -> int:
         """Delete the oldest copies until ``needed_bytes`` are freed, or all are gone.
 
+        Notices, too, what others have deleted meanwhile: that does not count any more.
+
         Returns how many bytes of disk that has freed.
         """
-        freed = _give_up(self._path, list(_entries(self._path)), needed_bytes)
+        entries = list(_entries(self._path))
+        freed = _give_up(self._path, entries, needed_bytes)
         self._gone_bytes += freed
+        # What others have deleted frees nothing here, but the count must learn of it: else its
+        # space would be taken until the next survey, which may wait for a put that never comes.
+        # What they have put is for the survey: it must not fill the room that was just made.
+        if self._surveying.acquire(blocking=False):
+            left = sum(entry.cost_bytes for entry in entries) - freed
+            counted = left - self._put_bytes + self._gone_bytes
+            self._counted_bytes = min(self._counted_bytes, counted)
+            self._surveying.release()
         return freed
 
     def _path_of(self, key: IdentityKey) -> Path:

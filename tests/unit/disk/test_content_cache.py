@@ -388,6 +388,40 @@ def test_the_cache_makes_room_for_a_write(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_write_has_the_room_of_copies_that_somebody_else_has_deleted(tmp_path: Path) -> None:
+    """``ctrfs cache --clear`` does, and another mount that needs space: this one is not told."""
+    side = Side(tmp_path, "spool")
+    side.spool.close()
+    spool = SpoolDirectory(tmp_path / "spool", bytes_max=48 * KIB)
+    cache = ContentCache(side.path, spool, bytes_max=GIB)
+    spool.reclaim = cache.give_up
+    spool.outside_bytes = lambda: cache.bytes_used
+    copy = spool.create()
+    copy.pwrite(0, bytes(32 * KIB))
+    extents = Extents([(0, 32 * KIB)])
+    cache.put(KEY, CachedCopy(spool_file=copy, extents=extents, digest=None, is_complete=True))
+    clear(side.path)
+    file = spool.create()
+
+    file.pwrite(0, bytes(48 * KIB))
+
+    assert cache.bytes_used == 0
+    spool.close()
+
+
+def test_making_room_does_not_begin_to_count_what_others_have_put(side: Side, other: Side) -> None:
+    """The room would be gone as soon as it is made: only a survey counts that."""
+    side.put(("mine",), bytes(8 * KIB))
+    os.utime(newest(side.path), ns=(1, 1))
+    other.put()
+    used_before = side.cache.bytes_used
+
+    freed = side.cache.give_up(8 * KIB)
+
+    assert side.cache.bytes_used == used_before - freed
+    assert other.read() == CONTENT
+
+
 def test_what_a_killed_mount_held_is_gone_and_the_rest_is_there(tmp_path: Path) -> None:
     killed = Side(tmp_path, "spool")
     killed.put()
