@@ -94,6 +94,10 @@ class ContentStore:
         """Whether little room is left for bytes that cannot be had again from the service."""
         return self._spool.bytes_used - self._copies.waiting_bytes > self._crowded_bytes
 
+    def __contains__(self, inode: InodeNumber) -> bool:
+        """Tell whether bytes of an inode are held, if only by a fetch that nobody has asked for."""
+        return inode in self._files
+
     def get(self, inode: InodeNumber) -> OpenFile | None:
         """Return the file of an inode, if somebody holds it or it is kept."""
         return self._files.get(inode)

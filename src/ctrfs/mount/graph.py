@@ -131,6 +131,7 @@ def build_floors(
         adopt=partial(_adopt, store),
         show_expired=config.tree.show_expired,
     )
+    tree.inodes.is_held = store.__contains__
     namespace = Namespace(
         api,
         clock=clock,

@@ -7,7 +7,7 @@ at the next mount (backup tools and build tools compare them).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ctrfs.errors import NoSuchEntryError
@@ -22,6 +22,10 @@ HASHED_BITS: Final = 53
 class InodeTable:
     """Who has which number, and how often the kernel has looked it up.
 
+    Attributes:
+        is_held: Tells whether somebody holds bytes under a number that no node may have any more.
+            Such a number is not given again: who opened the new entry would get the old bytes.
+
     Invariant: a number is in ``_nodes`` while its node has a name or the kernel knows it.
     Owner: every change comes from ``EntryTree`` (register, drop) or from the kernel's
     requests (remember, forget). Not async on purpose: all of it is atomic.
@@ -31,6 +35,7 @@ class InodeTable:
         self._nodes: dict[InodeNumber, Node] = {}
         self._lookups: dict[InodeNumber, int] = {}
         self._nameless: set[InodeNumber] = set()
+        self.is_held: Callable[[InodeNumber], bool] = lambda _inode: False
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -43,7 +48,8 @@ class InodeTable:
                 f"{salt}:{key}".encode("utf-8", "surrogatepass"), digest_size=8
             )
             number = InodeNumber(int.from_bytes(digest.digest(), "big") % (1 << HASHED_BITS))
-            if number >= FIRST_HASHED and number not in self._nodes:
+            is_free = number not in self._nodes and not self.is_held(number)
+            if number >= FIRST_HASHED and is_free:
                 return number
             salt += 1
 

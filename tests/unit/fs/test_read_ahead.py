@@ -341,6 +341,24 @@ async def test_a_file_replaced_elsewhere_during_its_fetch_shows_its_new_bytes(
     assert await world.mount.read_file(number(2)) == b"new"
 
 
+async def test_a_file_replaced_elsewhere_under_its_id_after_its_fetch_shows_its_new_bytes(
+    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The id gives the new version the number of the old one, whose bytes wait to be opened."""
+    service.set_behaviour(ids="path", hash_prefix=False)
+    container_id = plant(service, "c", [f"{n:02}" for n in range(20)])
+    async with mounted(service, state, Settings(tree=ONE_MOMENT)) as mount:
+        world = World(service, mount)
+        await mount.names("c")
+        await world.read(number(0), number(1))
+        await world.quiet()
+        service.advance(60)
+        service.upload(container_id, "03", b"new bytes")
+        await mount.refresh("c")
+
+        assert await mount.read_file(number(3)) == b"new bytes"
+
+
 async def test_a_file_changed_here_during_its_fetch_has_our_bytes(
     world: World, autojump_clock: trio.testing.MockClock
 ) -> None:

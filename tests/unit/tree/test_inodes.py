@@ -38,6 +38,15 @@ def test_a_number_in_use_is_not_given_again() -> None:
     first, second = new_file(table, "key"), new_file(table, "key")
 
     assert first.inode != second.inode
+
+
+def test_a_number_under_which_bytes_are_held_is_not_given_again() -> None:
+    table = InodeTable()
+    gone = new_file(table, "key")
+    table.drop(gone.inode)
+    table.is_held = {gone.inode}.__contains__
+
+    assert table.number_for("key") != gone.inode
     table.check_invariants()
 
 
