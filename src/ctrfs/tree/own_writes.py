@@ -1,7 +1,8 @@
 """What this mount did to a listing, for as long as the service's answers may lag behind it.
 
-Rows that we created stay although an answer lacks them, and rows that we deleted stay away
-although an answer still has them, until an answer that was asked for later settles it.
+Rows that we created stay although an answer lacks them, or has an older version under their id,
+and rows that we deleted stay away although an answer still has them, until an answer that was
+asked for later settles it.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ class OwnWrites(Generic[Row]):
             gone: Ids of ours that the service, asked for each, does not know any more.
         """
         listed = {row.id for row in rows}
-        for row_id in list(self._added):
+        # Some servers keep an id over an overwrite. What an answer says of one that we have stored
+        # since it was asked for is about the version before.
+        newer = {row_id for row_id, added in self._added.items() if added.at_s >= started_s}
+        for row_id in self._added.keys() - newer:
             if row_id in listed or row_id in gone:
                 del self._added[row_id]
         for row_id, removed in list(self._removed.items()):
@@ -107,7 +111,7 @@ class OwnWrites(Generic[Row]):
             removed_here = self._removed.get(row.id)
             if removed_here is not None and _is_reborn(removed_here.row, row):
                 del self._removed[row.id]
-        shown = [row for row in rows if row.id not in self._removed]
+        shown = [row for row in rows if row.id not in self._removed and row.id not in newer]
         return shown + [added.row for added in self._added.values()]
 
 

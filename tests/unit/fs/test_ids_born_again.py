@@ -277,3 +277,26 @@ async def test_what_another_has_stored_under_a_name_renamed_over_here_stays_when
 
         assert stored(service, "work") == {"b": b"theirs"}
         assert await mount.read_file(to) == b"ours"
+
+
+async def test_promise_7_a_listing_that_was_under_way_does_not_undo_a_save_in_place(
+    service: InProcessService, state: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The service has made its answer before the save, and gives it after."""
+    service.set_behaviour(**BY_PATH)
+    service.create_container("work")
+    async with mounted(service, state, Settings(tree=TreeConfig(ttl_s=10))) as mount:
+        await mount.write_file("work/a", b"old")
+        await mount.refresh("work")
+        service.advance(LONG_S)
+        inode = (await mount.stat("work/a")).inode
+        service.add_fault("list_files", "delay", seconds=5, count=1, when="after")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.refresh, "work")
+            await trio.sleep(1)
+            await mount.write_file("work/a", b"newer bytes")
+
+        facts = await mount.stat("work/a")
+        assert (facts.size_bytes, facts.inode) == (11, inode)
+        assert await mount.read_file("work/a") == b"newer bytes"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from ctrfs.api.models import ContainerFile, ContainerId, FileId
 from ctrfs.tree.own_writes import REMOVED_KEPT_S, OwnWrites
 
@@ -105,3 +107,23 @@ def test_an_id_that_is_born_again_is_shown() -> None:
 
     assert fold(own, A, at_s=3) == [A]
     assert not own.is_removed("a")
+
+
+def test_an_answer_asked_for_before_an_overwrite_says_nothing_of_the_new_version() -> None:
+    """On servers that keep an id over an overwrite."""
+    own: OwnWrites[ContainerFile] = OwnWrites()
+    stored_again = replace(A, created_at_s=3, size_bytes=9)
+    own.add(stored_again, now_s=3)
+
+    assert own.fold([A, B], started_s=2, now_s=4, gone=()) == [B, stored_again]
+    assert fold(own, stored_again, B, at_s=5) == [stored_again, B]
+
+
+def test_what_was_stored_again_while_the_service_was_asked_for_it_is_not_gone() -> None:
+    """On servers that give an id again to what is stored under its path."""
+    own: OwnWrites[ContainerFile] = OwnWrites()
+    own.add(A, now_s=1)
+    stored_again = replace(A, created_at_s=3, size_bytes=9)
+    own.add(stored_again, now_s=3)
+
+    assert own.fold([], started_s=2, now_s=4, gone={"a"}) == [stored_again]
