@@ -178,14 +178,11 @@ class Mover:
                 open_file.is_resident = was_resident
                 raise
             # In one step from here: what was synced is where it is recorded to be.
-            old_owner = file.owner
-            local_path = path_in_container(file) if file.is_local_only else None
             self._step_over(target)
             self._parts.tree.unbind(file)
             self._place(file, parent, name)
             file.is_local_only = True
             file.replaces = ()
-            self._forget_local(old_owner, local_path)
             if target is not None:
                 self._remover.forget_bytes(target)  # its record has just become ours
             await self._deleter.delete_all(gone)

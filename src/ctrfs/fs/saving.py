@@ -163,7 +163,7 @@ class Saver:
         Args:
             file: Whose bytes they are.
             open_file: The bytes.
-            place: Where it is going to be, if not where it is.
+            place: Where it is going to be, if not where it is: its record moves there in one step.
             deletes: What the service has under the name that it leaves, to be deleted then.
 
         Raises:
@@ -176,8 +176,13 @@ class Saver:
         try:
             await open_file.sync_to_disk()
             reached("local.synced")
-            owner, path = place() if place else (file.owner, path_in_container(file))
+            here = (file.owner, path_in_container(file))
+            owner, path = place() if place else here
             with self._recorder.journal.together():
+                if place and file.is_local_only:
+                    # Of two records of the same bytes the next mount would believe only one, and
+                    # that may be the old one: the name that was renamed over would be lost.
+                    self._parts.local.remove_file(here[0].container.id, b"/".join(here[1]))
                 self._parts.local.put_file(
                     LocalFileRow(
                         container_id=owner.container.id,

@@ -301,6 +301,31 @@ async def test_an_editors_save_by_rename_is_finished_wherever_it_is_interrupted(
     assert stored(service, "work") == {"a.txt": b"new"}
 
 
+@pytest.mark.parametrize(
+    ("point", "left"),
+    [
+        ("local.synced", {"work/a~": b"source", "work/b~": b"target"}),
+        ("local.kept", {"work/b~": b"source"}),
+    ],
+)
+async def test_a_local_only_file_renamed_over_another_takes_its_place_in_one_step(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    point: str,
+    left: dict[str, bytes],
+    crasher: Crasher,
+) -> None:
+    async with mounted(service, state) as mount:
+        await mount.write_file("work/a~", b"source")
+        await mount.write_file("work/b~", b"target")
+
+    await crasher.run(point, lambda mount: mount.rename("work/a~", "work/b~"))
+
+    async with mounted(service, state) as mount:
+        assert await mount.walk("work") == left
+
+
 @pytest.mark.parametrize("point", ["unlink.intended", "unlink.deleted"])
 async def test_a_removal_is_finished_wherever_it_is_interrupted(
     service: InProcessService,
