@@ -176,7 +176,10 @@ class FolderMover:
         with self._parts.spared(), self._parts.journal.together():
             self._parts.journal.remove_folder_move(container_id, target)
             if moved_from is not None:
-                self._parts.journal.move_below(container_id, b"/".join(moved_from), target)
+                # From here on nobody would finish the renaming: what is only here goes along now.
+                old = b"/".join(moved_from)
+                self._parts.journal.move_below(container_id, old, target)
+                self._parts.local.rename_folder(container_id, old, target)
             self._recorder.settle(deletes=gone)
 
     async def _copy_all(
@@ -283,7 +286,7 @@ class FolderMover:
     def _move_folder_here(
         self, folder: Directory, parent: Folder, name: bytes, target: Directory | None
     ) -> None:
-        """Move the node and all that this machine keeps of it; one step."""
+        """Move the node, and its times and modes; one step. ``_settle`` has moved the rest."""
         container_id = folder.owner.container.id
         old_parent = folder.parent
         assert old_parent is not None
@@ -293,11 +296,10 @@ class FolderMover:
             for below in self._parts.tree.folders_below(folder)
         ]
         if target is not None and target.parent is not None:
-            self._parts.tree.remove_folder(target)
+            self._parts.tree.replace_folder(target)
         self._parts.tree.place(folder, parent, name)
         new_path = path_in_container(folder)
         with self._parts.spared():
-            self._parts.local.rename_folder(container_id, b"/".join(old_path), b"/".join(new_path))
             self._parts.tree.keep_folder(old_parent)
             self._parts.tree.keep_folder(folder)
             for path in inner:

@@ -184,6 +184,10 @@ class EntryTree(FolderTree):
     def remove_folder(self, folder: Directory) -> None:
         """Take an empty folder away."""
         self._local.remove_folder(folder.owner.container.id, b"/".join(path_in_container(folder)))
+        self.replace_folder(folder)
+
+    def replace_folder(self, folder: Directory) -> None:
+        """Take an empty folder away, whose record has become that of another in its place."""
         self._unlink(folder)
         self.inodes.drop(folder.inode)
 

@@ -305,6 +305,19 @@ async def test_a_folder_over_an_empty_one_replaces_it_and_over_a_full_one_not(
     assert await mount.read_file("work/empty/a") == b"a"
 
 
+async def test_an_empty_folder_renamed_over_another_is_there_after_a_remount(
+    service: InProcessService, state: Path, work: str
+) -> None:
+    async with mounted(service, state) as mount:
+        await mount.mkdir("work/d")
+        await mount.mkdir("work/e")
+        await mount.rename("work/d", "work/e")
+        assert await mount.walk("work") == {"work/e": None}
+
+    async with mounted(service, state) as mount:
+        assert await mount.walk("work") == {"work/e": None}
+
+
 async def test_a_folder_never_goes_into_itself(mount: InProcessMount) -> None:
     """Promise 18."""
     await mount.mkdir("work/x")

@@ -45,12 +45,21 @@ class Crasher:
         self._state = state
         self._snapshot = state.with_name("snapshot")
 
-    async def run(self, point: str, work: Callable[[InProcessMount], Awaitable[None]]) -> None:
-        """Do ``work`` in a mount of its own until it passes ``point``."""
+    async def run(
+        self,
+        point: str,
+        work: Callable[[InProcessMount], Awaitable[None]],
+        *,
+        after: str | None = None,
+    ) -> None:
+        """Do ``work`` in a mount of its own until it passes ``point``, once it has ``after``."""
         self._has_crashed = False
+        is_near = after is None
 
         def listener(name: str, _detail: str) -> None:
-            if name == point and not self._has_crashed:
+            nonlocal is_near
+            is_near = is_near or name == after
+            if is_near and name == point and not self._has_crashed:
                 self._has_crashed = True
                 shutil.copytree(self._state, self._snapshot)
                 for route in CHANGES:
@@ -368,6 +377,34 @@ async def test_the_renaming_of_a_folder_is_finished_wherever_it_is_interrupted(
             "work/f/e/b.txt": b"b",
         }
     assert stored(service, "work") == {"f/a.txt": b"a", "f/e/b.txt": b"b"}
+
+
+async def test_local_only_files_go_with_their_folder_in_the_step_that_decides_its_renaming(
+    service: InProcessService,
+    state: Path,
+    work: str,
+    crasher: Crasher,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service.upload(work, "d/a.txt", b"a")
+    async with mounted(service, state) as mount:
+        await mount.write_file("work/d/a.txt~", b"backup")
+        await mount.mkdir("work/d/empty")
+
+    await crasher.run(
+        "database.committed", lambda mount: mount.rename("work/d", "work/f"), after="folder.copied"
+    )
+
+    async with mounted(service, state) as mount:
+        await mount.names("work")
+        await settled(mount)
+        await mount.refresh("work")
+        assert await mount.walk("work") == {
+            "work/f": None,
+            "work/f/a.txt": b"a",
+            "work/f/a.txt~": b"backup",
+            "work/f/empty": None,
+        }
 
 
 @pytest.mark.parametrize("point", ["rmdir.intended", "rmdir.deleted"])
