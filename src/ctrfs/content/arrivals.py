@@ -125,6 +125,8 @@ class Arrivals:
     def accept(self, start: int, piece: bytes) -> None:
         """Take bytes that belong at ``start``: compare what is there already, write the rest.
 
+        What is there of an earlier copy, and damaged, is no longer there: it is written, too.
+
         Raises:
             TruncatedContentError: They go beyond the end.
             HashMismatchError: They are not those that came before.
@@ -133,6 +135,9 @@ class Arrivals:
         end = start + len(piece)
         if self.length_bytes is not None and end > self.length_bytes:
             raise TruncatedContentError(received_bytes=end, expected_bytes=self.length_bytes)
+        if self._sums is not None:
+            # Else damage on this machine's disk would be taken for another version of the file.
+            self._forget(self._sums.verify(self._spool_file, start, end))
         view = memoryview(piece)
         position = start
         while (gap := self._written.first_gap(position, end)) is not None:

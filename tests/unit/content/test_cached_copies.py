@@ -150,6 +150,25 @@ async def cut_a_byte_off(file: OpenFile) -> None:
     await file.truncate(len(CONTENT) - 1)
 
 
+async def test_a_damaged_block_of_a_part_of_a_file_without_a_hash_is_fetched_again(
+    large: Bench,
+) -> None:
+    """All of the file is brought then, and compared with what is there."""
+    identity = replace(identity_of(CONTENT), digest=None)
+    async with trio.open_nursery() as owner:
+        store = store_over(large.spool, large.service, LARGE)
+        await owner.start(store.run)
+        await store.open(INODE, identity).read(0, 2 * BLOCK_BYTES + 1)
+        store.release(INODE)
+        owner.cancel_scope.cancel()
+    damage(large, 10)
+    store = await large.start(LARGE)
+    file = store.open(INODE, identity)
+
+    assert await file.read(3 * BLOCK_BYTES, 100) == CONTENT[3 * BLOCK_BYTES :][:100]
+    assert await file.read(0, len(CONTENT)) == CONTENT
+
+
 @pytest.mark.parametrize("change", [write_a_byte, cut_a_byte_off])
 async def test_damage_far_from_a_change_is_not_sent_with_it(
     large: Bench, change: Callable[[OpenFile], Awaitable[None]]
