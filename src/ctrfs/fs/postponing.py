@@ -41,7 +41,8 @@ class PostponedDeletes:
 
     Runs in a task of its own. A deletion that fails is left to ``BackgroundRetries``.
 
-    Invariant: a container has a time in ``_due`` exactly while something of it is postponed.
+    Invariant: a container has a time in ``_due`` exactly while something of it is postponed, and
+    is in ``_under_way`` from the step on that takes that away until the last deletion has ended.
     """
 
     def __init__(self, parts: Parts, *, recorder: Recorder, deleter: Deleter) -> None:
@@ -70,7 +71,7 @@ class PostponedDeletes:
                 self._wake = trio.Event()
                 now_s = trio.current_time()
                 for container_id in [cid for cid, due in self._due.items() if due.at_s <= now_s]:
-                    nursery.start_soon(self._make, container_id, self._take(container_id))
+                    self._begin(nursery, container_id)
                 next_s = min((due.at_s for due in self._due.values()), default=math.inf)
                 with trio.move_on_at(next_s):
                     await self._wake.wait()
@@ -83,7 +84,7 @@ class PostponedDeletes:
         async with trio.open_nursery() as nursery:
             for container_id in list(self._due):
                 if container_ids is None or container_id in container_ids:
-                    nursery.start_soon(self._make, container_id, self._take(container_id))
+                    self._begin(nursery, container_id)
         while any(container_ids is None or cid in container_ids for cid in self._under_way):
             await self._has_ended.wait()
 
@@ -103,13 +104,18 @@ class PostponedDeletes:
             for row in rows:
                 self._recorder.deleted(row)
 
+    def _begin(self, nursery: trio.Nursery, container_id: str) -> None:
+        """Have the deletions of a container made by a task, which counts from this moment on."""
+        rows = self._take(container_id)
+        self._under_way[container_id] = self._under_way.get(container_id, 0) + 1
+        nursery.start_soon(self._make, container_id, rows)
+
     def _take(self, container_id: str) -> list[ContainerFile]:
         self._due.pop(container_id, None)
         versions = self._recorder.postponed.pop(container_id, {})
         return [remote_of(version) for version in versions]
 
     async def _make(self, container_id: str, rows: list[ContainerFile]) -> None:
-        self._under_way[container_id] = self._under_way.get(container_id, 0) + 1
         limiter = trio.CapacityLimiter(DELETED_AT_ONCE)
         try:
             async with trio.open_nursery() as nursery:

@@ -287,6 +287,23 @@ async def test_a_container_that_is_not_empty_after_all_loses_what_was_removed_an
     assert stored(service, "work") == {"new.txt": b"by the model"}
 
 
+@pytest.mark.parametrize("_attempt", range(8))
+async def test_a_sync_in_the_moment_in_which_a_deletion_begins_waits_for_its_end(
+    back: InProcessMount, service: InProcessService, autojump_clock: Clock, _attempt: int
+) -> None:
+    """Which of the tasks that wake in that moment is the first to go on is left to chance."""
+    await back.write_file("work/a", b"a")
+    await sync(back, "work")
+    service.add_fault("delete_file", "delay", seconds=5)
+    begins_s = trio.current_time() + DELAY_S
+    await back.unlink("work/a")
+
+    await trio.sleep_until(begins_s)
+    await back.fs.postponed.flush()
+
+    assert stored(service, "work") == {}
+
+
 async def test_a_deletion_that_the_service_refuses_shows_the_file_again(
     back: InProcessMount, service: InProcessService, autojump_clock: Clock
 ) -> None:
