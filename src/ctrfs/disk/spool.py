@@ -24,6 +24,9 @@ from ctrfs.units import MIB
 # Large enough that the calls cost nothing beside the bytes, small enough not to be felt.
 PIECE_BYTES: Final = 1 * MIB
 
+# Whoever gives up copies reads their whole directory first, 3 µs an entry: not for each write.
+_RECLAIM_PART: Final = 64
+
 _NAME: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _BLOCK_BYTES: Final = 4096  # what file systems of today allocate at least
 _SECTOR_BYTES: Final = 512  # the unit of st_blocks, always
@@ -37,7 +40,8 @@ class SpoolDirectory:
 
     Attributes:
         reclaim: Called with a number of bytes when space is short, before a write is refused;
-            gives up what can be had again.
+            gives up what can be had again. It is asked for a 64th of the quota at least, so that
+            the next writes find room.
         outside_bytes: Tells how much of the quota is used by files that were moved out.
 
     Invariant: ``bytes_used`` is the sum of ``_allocated``, one entry for each file there is.
@@ -160,7 +164,7 @@ class SpoolDirectory:
         """Raise LocalDiskFullError unless the quota has room, if need be after a reclaim."""
         excess = growth_bytes - self.bytes_free
         if excess > 0 and self.reclaim is not None:
-            self.reclaim(excess)
+            self.reclaim(max(excess, self._bytes_max // _RECLAIM_PART))
             excess = growth_bytes - self.bytes_free
         if excess > 0:
             raise LocalDiskFullError(
@@ -176,7 +180,7 @@ class SpoolDirectory:
         except LocalDiskFullError:
             if self.reclaim is None:
                 raise
-            self.reclaim(needed_bytes)
+            self.reclaim(max(needed_bytes, self._bytes_max // _RECLAIM_PART))
         with _translated(what):
             return call()
 

@@ -388,6 +388,36 @@ def test_the_cache_makes_room_for_a_write(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_writes_into_a_full_spool_do_not_read_the_directory_of_copies_each_time(
+    tmp_path: Path,
+) -> None:
+    side = Side(tmp_path, "spool")
+    side.spool.close()
+    spool = SpoolDirectory(tmp_path / "spool", bytes_max=4 * MIB)
+    cache = ContentCache(side.path, spool, bytes_max=GIB)
+    asked: list[int] = []
+
+    def reclaim(needed_bytes: int) -> None:
+        asked.append(needed_bytes)
+        cache.give_up(needed_bytes)
+
+    spool.reclaim = reclaim
+    spool.outside_bytes = lambda: cache.bytes_used
+    extents = Extents([(0, 1)])
+    while spool.bytes_free > 4 * KIB:
+        copy = spool.create()
+        copy.pwrite(0, b"x")
+        key = (spool.bytes_free,)
+        cache.put(key, CachedCopy(spool_file=copy, extents=extents, digest=None, is_complete=True))
+    file = spool.create()
+
+    for number in range(64):
+        file.pwrite(number * 4 * KIB, bytes(4 * KIB))
+
+    assert len(asked) <= 4
+    spool.close()
+
+
 def test_a_write_has_the_room_of_copies_that_somebody_else_has_deleted(tmp_path: Path) -> None:
     """``ctrfs cache --clear`` does, and another mount that needs space: this one is not told."""
     side = Side(tmp_path, "spool")
