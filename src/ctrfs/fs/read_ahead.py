@@ -149,7 +149,7 @@ class ReadAhead:
                 continue
             for order in ORDERS:
                 if all(
-                    order.next_file(one, self._is_listed) is next_one
+                    order.is_next(one, next_one, self._is_listed)
                     for one, next_one in pairwise(last)
                 ):
                     return self._begin(file, order, window=WINDOW_AT_START)

@@ -13,7 +13,15 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from ctrfs.tree.nodes import ContainerDirectory, Directory, File, Parent
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    Directory,
+    File,
+    Folder,
+    Node,
+    Parent,
+    Root,
+)
 
 Entry: TypeAlias = ContainerDirectory | Directory | File
 Rank: TypeAlias = tuple[bytes | int, ...]
@@ -42,9 +50,15 @@ class Order(msgspec.Struct, frozen=True):
         rank = self.rank(file)
         return all(self.rank(node) >= rank for node in siblings if isinstance(node, File))
 
-    def next_file(self, file: File, is_listed: Callable[[Parent], bool]) -> File | None:
-        """Return the first of ``following``; None if there is none."""
-        return next(self.following(file, is_listed), None)
+    def is_next(self, file: File, other: File, is_listed: Callable[[Parent], bool]) -> bool:
+        """Tell whether ``other`` is the first of ``following``.
+
+        Of two files that were read in no order another mostly stands between them, and the first
+        look shows that: sorting a folder of 10,000 files for it takes 10 ms.
+        """
+        if file.parent is None or self._are_apart(file, other, file.parent):
+            return False
+        return next(self.following(file, is_listed), None) is other
 
     def following(self, node: Entry, is_listed: Callable[[Parent], bool]) -> Iterator[File]:
         """Yield the files that come after ``node`` in a walk over the whole tree.
@@ -70,13 +84,30 @@ class Order(msgspec.Struct, frozen=True):
                 return
             node = folder
 
+    def _are_apart(self, file: File, other: File, folder: Folder) -> bool:
+        """Tell whether ``other`` comes first, or behind one more file of the ``folder`` of ``file``."""
+        start, end = self.rank(file), None
+        step: Node | None = other
+        while step is not None and not isinstance(step, Root):
+            if step.parent is folder:  # what leads from there to the other
+                end = self.rank(step)
+                break
+            step = step.parent
+        if end is not None and end <= start:
+            return True
+        ranks = (self.rank(node) for node in folder.children.values() if isinstance(node, File))
+        return any(start < rank and (end is None or rank < end) for rank in ranks)
+
     def _last_first(self, entries: list[Entry]) -> list[Entry]:
         return sorted(entries, key=self.rank, reverse=True)
 
 
+_PUNCTUATION: Final = bytes(byte for byte in range(256) if not chr(byte).isalnum())
+
+
 def _by_language(node: Entry) -> Rank:
     # What most languages agree on: letters and digits count first, punctuation hardly at all.
-    return (bytes(byte for byte in node.name.lower() if chr(byte).isalnum()), node.name)
+    return (node.name.lower().translate(None, _PUNCTUATION), node.name)
 
 
 # The more usual first: where two agree on the first steps, it is taken.

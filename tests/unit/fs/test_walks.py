@@ -9,8 +9,15 @@ import pytest
 from tests.support.in_process import InProcessMount, mounted
 from tests.support.service import InProcessService
 
-from ctrfs.fs.walks import ORDERS, Order
-from ctrfs.tree.nodes import File, Node, path_from_root
+from ctrfs.api.models import Container, ContainerId
+from ctrfs.fs.walks import ORDERS, Entry, Order, Rank
+from ctrfs.tree.nodes import (
+    ContainerDirectory,
+    File,
+    InodeNumber,
+    Node,
+    path_from_root,
+)
 
 NAME, LANGUAGE, INODE = ORDERS
 TREE = {
@@ -18,6 +25,8 @@ TREE = {
     "c2": ["/mnt/data/B", "/mnt/data/a", "/mnt/data/_c"],
     "c3": ["/mnt/data/z"],
 }
+# Those in folders that have been listed.
+PATHS = ["c1/a", "c1/d/x", "c1/d/y", "c1/e", "c2/B", "c2/a", "c2/_c"]
 
 
 class Tree:
@@ -40,6 +49,14 @@ class Tree:
         return [
             path_from_root(file).decode()
             for file in order.following(self.file(path), self._is_listed)
+        ]
+
+    def next_of(self, path: str, order: Order) -> list[str]:
+        """Return which of all files are the next."""
+        return [
+            other
+            for other in PATHS
+            if order.is_next(self.file(path), self.file(other), self._is_listed)
         ]
 
 
@@ -87,5 +104,41 @@ async def test_nothing_follows_a_file_that_has_lost_its_name(tree: Tree) -> None
     file = tree.file("c1/a")
     await tree.mount.unlink("c1/a")
 
-    assert NAME.next_file(file, lambda _folder: True) is None
+    assert list(NAME.following(file, lambda _folder: True)) == []
+    assert not NAME.is_next(file, tree.file("c1/e"), lambda _folder: True)
     assert NAME.is_first(file)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("path", PATHS)
+async def test_one_file_is_next_and_that_is_the_first_of_those_that_follow(
+    tree: Tree, path: str, order: Order
+) -> None:
+    assert tree.next_of(path, order) == tree.following(path, order)[:1]
+
+
+def test_that_a_file_is_not_the_next_shows_without_looking_at_the_whole_folder() -> None:
+    container = ContainerDirectory(
+        Container(id=ContainerId("cntr_1"), name="c", created_at_s=0, status="running"),
+        inode=InodeNumber(2),
+        mtime_ns=0,
+    )
+    looked_at: list[Entry] = []
+
+    def rank(node: Entry) -> Rank:
+        looked_at.append(node)
+        return (node.name,)
+
+    files = [
+        File(inode=InodeNumber(3 + number), owner=container, remote=None, mtime_ns=0)
+        for number in range(1000)
+    ]
+    for number, file in enumerate(files):
+        file.parent, file.name = container, b"%03d" % number
+        container.children[file.name] = file
+    order = Order("counted", rank)
+
+    assert not order.is_next(files[3], files[900], lambda _folder: True)
+    assert not order.is_next(files[900], files[3], lambda _folder: True)
+
+    assert len(looked_at) < 20
