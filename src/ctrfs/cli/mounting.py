@@ -26,7 +26,7 @@ from ctrfs.mount.problems import (
     exit_code_for,
     line_for,
 )
-from ctrfs.mount.records import MountRecord, MountRecords, is_alive
+from ctrfs.mount.records import MountRecord, MountRecords, is_alive, is_same_mount
 from ctrfs.mount.source import KEY_VARIABLE
 from ctrfs.mount.umount_note import tell_umount
 
@@ -257,7 +257,6 @@ def _check_root(mountpoint: Path) -> None:
 
 
 def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float, is_quiet: bool) -> int:
-    place = Path(record.mountpoint)
     # Loads the database's library, which most commands of this module do without.
     from ctrfs.cli.draining import wait_until_sent  # noqa: PLC0415
 
@@ -269,9 +268,10 @@ def _wait(records: MountRecords, record: MountRecord, *, timeout_s: float, is_qu
     if not has_ended:
         _say_who_sends(record)
         return EXIT_UNSENT
-    last = records.read(place)
-    if last is None or last.pid != record.pid:
-        return EXIT_OK
+    last = records.read(Path(record.mountpoint))
+    if last is None or not is_same_mount(last, record):
+        # A newer mount has the record of the place, or had: what ours left, its slot tells.
+        return _settle(records, record, least=0)
     code = _settle(records, last, least=last.unsent_files)
     if not last.has_ended:
         click.echo(f"ctrfs: the daemon ended unexpectedly; see {last.log_file}", err=True)
@@ -293,7 +293,7 @@ def _settle(records: MountRecords, record: MountRecord, *, least: int) -> int:
 
     line = unsent_line(record, least=least)
     if line is None:
-        records.remove(Path(record.mountpoint))
+        records.remove(record)
         return EXIT_OK
     click.echo(f"ctrfs: {line}", err=True)
     return EXIT_UNSENT

@@ -46,12 +46,27 @@ def try_lock(path: Path) -> FileLock | None:
     Raises:
         OSError: The file cannot be opened.
     """
+    try:
+        return _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+
+
+def wait_for_lock(path: Path) -> FileLock:
+    """Lock the file ``path``, made if missing; block while another process holds it.
+
+    Only for locks that are held for some calls to the local disk.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    return _locked(path, fcntl.LOCK_EX)
+
+
+def _locked(path: Path, operation: int) -> FileLock:
     fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
+        fcntl.flock(fd, operation)
     except BaseException:
         os.close(fd)
         raise

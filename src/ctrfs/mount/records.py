@@ -2,6 +2,9 @@
 
 A record is written when the mount is ready. Its daemon adds, as its last act, whether all
 bytes were sent; ``ctrfs umount`` reads that and takes the record away.
+
+A daemon that goes on sending after the unmount can find a newer mount at its place. The record
+is that one's then, and stays so whatever the older does: its slot alone tells what it left.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from ctrfs.errors import MountError
-from ctrfs.mount.file_lock import FileLock, try_lock
+from ctrfs.mount.file_lock import FileLock, try_lock, wait_for_lock
 from ctrfs.ownership import complaint_about_directory
 
 log = logging.getLogger(__name__)
@@ -55,7 +58,17 @@ class MountRecords:
 
     def write(self, record: MountRecord) -> None:
         """Store ``record`` in place of an older one of its mount point."""
-        self._prepare()
+        with self._sole_writer():
+            self._replace(record)
+
+    def write_end(self, record: MountRecord) -> None:
+        """Store how a mount has ended, but leave the record of a newer one at its place."""
+        with self._sole_writer():
+            stored = self.read(Path(record.mountpoint))
+            if stored is None or is_same_mount(stored, record):
+                self._replace(record)
+
+    def _replace(self, record: MountRecord) -> None:
         path = self._path(record.mountpoint)
         draft = path.with_suffix(f".{os.getpid()}")
         draft.unlink(missing_ok=True)
@@ -75,9 +88,12 @@ class MountRecords:
             (each for each in found if each is not None), key=lambda each: each.mountpoint
         )
 
-    def remove(self, mountpoint: Path) -> None:
-        """Forget ``mountpoint``."""
-        self._path(str(mountpoint)).unlink(missing_ok=True)
+    def remove(self, record: MountRecord) -> None:
+        """Forget the mount of ``record``, but leave the record of a newer one at its place."""
+        with self._sole_writer():
+            stored = self.read(Path(record.mountpoint))
+            if stored is not None and is_same_mount(stored, record):
+                self._path(record.mountpoint).unlink(missing_ok=True)
 
     def claim(self, mountpoint: Path) -> FileLock:
         """Keep other mounts from starting at ``mountpoint`` until the claim is released.
@@ -95,6 +111,20 @@ class MountRecords:
         if claim is None:
             raise MountError(f"{mountpoint} is being mounted by another process")
         return claim
+
+    def _sole_writer(self) -> FileLock:
+        """Keep other writers out: none comes between the look at a record and its change.
+
+        Raises:
+            OSError: The directory cannot be made, or what is there is not ours.
+        """
+        self._prepare()
+        try:
+            return wait_for_lock(self._directory / "writing.lock")
+        except OSError as error:
+            # As with the claim: where nothing can be locked, records are still worth having.
+            log.warning("cannot lock the records of mounts: %s", error)
+            return FileLock(None)
 
     def _prepare(self) -> None:
         """Make the directory.
@@ -136,6 +166,11 @@ def record_of_this_process(
 def ended(record: MountRecord, *, unsent_files: int) -> MountRecord:
     """Return ``record`` with how its mount ended."""
     return replace(record, has_ended=True, unsent_files=unsent_files)
+
+
+def is_same_mount(one: MountRecord, other: MountRecord) -> bool:
+    """Whether one process wrote both records of a mount point, be it at different times."""
+    return (one.pid, one.started_ticks) == (other.pid, other.started_ticks)
 
 
 def is_alive(record: MountRecord) -> bool:

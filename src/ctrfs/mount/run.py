@@ -11,8 +11,8 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -207,14 +207,16 @@ def _announce(plan: MountPlan, state: StateDirectory, readiness: Readiness) -> M
         state_path=state.path,
         log_file=plan.log_file if readiness.is_awaited else None,
     )
-    _store_record(record)
+    with _noting(record) as records:
+        records.write(record)
     log.info("%s mounted at %s", plan.source.text, plan.mountpoint)
     readiness.tell(StartReport(exit_code=EXIT_OK))
     return record
 
 
 def _tell_the_end(record: MountRecord) -> None:
-    _store_record(record)
+    with _noting(record) as records:
+        records.write_end(record)
     line = unsent_line(record, least=record.unsent_files)
     if line is None:
         log.info("%s is unmounted, everything is sent", record.mountpoint)
@@ -222,9 +224,11 @@ def _tell_the_end(record: MountRecord) -> None:
         log.error("%s is unmounted; %s", record.mountpoint, line)
 
 
-def _store_record(record: MountRecord) -> None:
+@contextmanager
+def _noting(record: MountRecord) -> Iterator[MountRecords]:
+    """Provide the place of ``record``; the mount does without where it cannot be written."""
     try:
-        MountRecords(state_base()).write(record)
+        yield MountRecords(state_base())
     except OSError as error:
         # Only ``ctrfs umount`` misses it, which then does not wait.
         log.warning("cannot note who serves %s: %s", record.mountpoint, error)

@@ -35,7 +35,7 @@ def test_a_daemon_adds_how_it_ended(tmp_path: Path) -> None:
     records = MountRecords(tmp_path)
     records.write(RECORD)
 
-    records.write(ended(RECORD, unsent_files=3))
+    records.write_end(ended(RECORD, unsent_files=3))
 
     found = records.read(MOUNTPOINT)
     assert found is not None
@@ -43,10 +43,34 @@ def test_a_daemon_adds_how_it_ended(tmp_path: Path) -> None:
     assert found.unsent_files == 3
 
 
+def test_the_end_of_an_older_daemon_leaves_the_record_of_the_newer_mount(tmp_path: Path) -> None:
+    """As after ``umount --timeout 1`` and a mount at the same place, while the older still sends."""
+    records = MountRecords(tmp_path)
+    older = replace(RECORD, pid=RECORD.pid + 1, state_path="/older")
+    records.write(older)
+    records.write(RECORD)
+
+    records.write_end(ended(older, unsent_files=1))
+    records.remove(older)
+
+    assert records.read(MOUNTPOINT) == RECORD
+
+
+def test_a_newer_mount_whose_process_has_the_number_of_the_older_keeps_its_record(
+    tmp_path: Path,
+) -> None:
+    records = MountRecords(tmp_path)
+    records.write(RECORD)
+
+    records.write_end(ended(replace(RECORD, started_ticks=1), unsent_files=1))
+
+    assert records.read(MOUNTPOINT) == RECORD
+
+
 def test_a_record_that_makes_no_sense_counts_as_none(tmp_path: Path) -> None:
     records = MountRecords(tmp_path)
     records.write(RECORD)
-    [path] = (tmp_path / "mounts").iterdir()
+    [path] = (tmp_path / "mounts").glob("*.json")
 
     for rubbish in ("", "[]", "{}", '{"pid": "x"}'):
         path.write_text(rubbish)
@@ -87,8 +111,8 @@ def test_a_removed_record_is_gone_and_may_be_removed_again(tmp_path: Path) -> No
     records = MountRecords(tmp_path)
     records.write(RECORD)
 
-    records.remove(MOUNTPOINT)
-    records.remove(MOUNTPOINT)
+    records.remove(RECORD)
+    records.remove(RECORD)
 
     assert records.read(MOUNTPOINT) is None
 
