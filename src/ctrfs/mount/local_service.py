@@ -3,10 +3,14 @@
 A process, so that serving files and being the service do not share one interpreter. Its
 standard input is a named pipe that every mount of the same data holds open: it ends with the
 last of them, so not even SIGKILL to us leaves it behind, and no mount ends another's service.
+
+A mount can come while the last one goes. The lock of the pipe tells whether it was in time: the
+service takes it before it looks for users a last time, and ends with it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -103,7 +107,7 @@ def _users_path(socket_path: Path) -> Path:
 async def _join_or_start(data: Path, socket_path: Path) -> tuple[trio.Process | None, int]:
     """Return a descriptor that keeps the service alive, and its process if it is new."""
     with await _sole_starter(socket_path.with_suffix(".lock"), data):
-        users_fd = await _join(socket_path)
+        users_fd = await _join(data, socket_path)
         if users_fd is not None:
             return None, users_fd
         return await _start(data, socket_path)
@@ -127,17 +131,47 @@ async def _sole_starter(path: Path, data: Path) -> FileLock:
     raise MountError(f"another mount is still starting the local service on {data}")
 
 
-async def _join(socket_path: Path) -> int | None:
-    """Return a descriptor that keeps a running service alive; None if there is none to join."""
+async def _join(data: Path, socket_path: Path) -> int | None:
+    """Return a descriptor that keeps a running service alive; None if there is none to join.
+
+    Waits for the end of a service that had lost its last user: it still has the data.
+
+    Raises:
+        MountError: It does not end in time.
+    """
     try:
         # Without waiting, this succeeds only while a service has the other end.
         users_fd = os.open(_users_path(socket_path), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    if await _answers(socket_path):
-        return users_fd
+    try:
+        await _lock_pipe(users_fd, data)
+        if await _answers(socket_path):
+            # A service that waits for the lock finds us.
+            fcntl.flock(users_fd, fcntl.LOCK_UN)
+            return users_fd
+    except BaseException:
+        os.close(users_fd)
+        raise
     os.close(users_fd)
     return None
+
+
+async def _lock_pipe(users_fd: int, data: Path) -> None:
+    """Wait until the service is not about to end, or has ended.
+
+    Raises:
+        MountError: It takes too long.
+    """
+    deadline_s = trio.current_time() + _STOP_TIMEOUT_S
+    while trio.current_time() < deadline_s:
+        try:
+            fcntl.flock(users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await trio.sleep(_LOCK_POLL_S)
+        else:
+            return
+    raise MountError(f"the former local service on {data} does not end")
 
 
 async def _answers(socket_path: Path) -> bool:

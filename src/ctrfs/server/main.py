@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import logging
 import os
+import select
 import signal
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -184,13 +187,34 @@ async def _wait_for_end(signals: AsyncIterator[int], *, ends_with_stdin: bool) -
         async def wait_for_stdin() -> None:
             # A thread, as stdin may be a terminal or a pipe that others use: making it
             # non-blocking would change it for them too.
-            while await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+            while await trio.to_thread.run_sync(_stays_open, 0, abandon_on_cancel=True):
                 pass
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(wait_for_signal)
         if ends_with_stdin:
             nursery.start_soon(wait_for_stdin)
+
+
+def _stays_open(fd: int) -> bool:
+    """Block until something comes or the input ends; whether there is more to wait for.
+
+    Once the last writer of a named pipe has gone, the next may come at any moment. Who locks
+    the pipe decides: a writer that has the lock is seen here and keeps the service; one that
+    comes later waits for it until the process has ended, which never lets it go before.
+    """
+    if os.read(fd, 4096):
+        return True
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return False
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    poller = select.poll()
+    # That nobody writes is always told. Source: poll(2), POLLHUP.
+    poller.register(fd, 0)
+    if poller.poll(0):
+        return False
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return True
 
 
 async def _listeners(address: TcpAddress | UnixAddress) -> list[trio.SocketListener]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -86,6 +88,29 @@ async def test_users_that_come_at_one_moment_share_one_service(tmp_path: Path) -
 
     assert paths == [os.fsencode(tmp_path / "socket") + b"\n"] * 3
     assert [user.returncode for user in users] == [0, 0, 0]
+
+
+async def test_a_user_that_comes_while_the_service_ends_starts_another(tmp_path: Path) -> None:
+    """The one that ends is played here: it has its pipe yet, and takes connections."""
+    socket_path = socket_path_for(tmp_path)
+    os.mkfifo(tmp_path / "socket.users")
+    input_fd = os.open(tmp_path / "socket.users", os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.flock(input_fd, fcntl.LOCK_EX)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(socket_path))
+    listening.listen()
+
+    async def end_soon() -> None:
+        await trio.sleep(0.1)
+        listening.close()
+        os.close(input_fd)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_soon)
+        async with local_service(source_in(tmp_path)):
+            await trio.sleep(0.2)
+
+            assert await answers(socket_path)
 
 
 async def test_a_service_that_cannot_start_says_why(tmp_path: Path) -> None:

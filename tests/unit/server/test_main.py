@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -204,6 +205,49 @@ def test_it_ends_when_standard_input_ends(tmp_path: Path) -> None:
 
     assert line.startswith("serving the Containers API on http://127.0.0.1:")
     assert line.endswith("/v1\n")
+
+
+def test_a_named_pipe_that_is_opened_again_while_it_is_locked_has_not_ended(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "users"
+    os.mkfifo(path)
+    # The service's input, and another of the same pipe to lock it by: readers are no users.
+    readers = [os.open(path, os.O_RDONLY | os.O_NONBLOCK) for _ in range(2)]
+    os.set_blocking(readers[0], True)
+    first_user = os.open(path, os.O_WRONLY)
+    listen = ["--listen", f"unix:{tmp_path}/socket", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(
+        [*COMMAND, *listen, "--exit-with-stdin"],
+        stdin=readers[0],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        fcntl.flock(readers[1], fcntl.LOCK_EX)
+        os.close(first_user)
+        pause(0.3)  # it reads the end, and waits for the lock
+        second_user = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        fcntl.flock(readers[1], fcntl.LOCK_UN)
+        pause(0.3)
+
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{tmp_path}/socket")
+        os.close(second_user)
+        assert process.wait(20) == 0
+    for fd in readers:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("command", ["true |", "</dev/null"])
+def test_it_ends_at_once_with_an_input_that_is_empty(tmp_path: Path, command: str) -> None:
+    serve_words = [*COMMAND, "--listen", "127.0.0.1:0", "--data", str(tmp_path)]
+    script = f'{command} "$@" --exit-with-stdin'
+
+    ended = subprocess.run(["sh", "-c", script, "sh", *serve_words], timeout=20, check=False)
+
+    assert ended.returncode == 0
 
 
 @pytest.mark.parametrize(
