@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.support.mounting import EXIT_UNSENT, MakeMount, fuse_mounts, pause
+from tests.support.mounting import EXIT_UNSENT, MakeMount, Mount, fuse_mounts, pause
 from tests.support.service import ServiceProcess
 from tests.support.trees import stored
 from tests.support.trying import errno_and_seconds_of, works_within
@@ -154,6 +154,30 @@ def test_a_notification_that_is_stuck_at_the_end_keeps_neither_program_nor_daemo
 
     assert words == "program ended with 1\n"
     assert tmp_path not in fuse_mounts()
+
+
+def test_umount_waits_for_the_newer_mount_of_a_place_though_the_older_has_ended_since(
+    service: ServiceProcess, make_mount: MakeMount
+) -> None:
+    """Promise 15."""
+    service.create_container("work")
+    service.add_fault("create_file", "delay", seconds=8)
+    older = make_mount(service, options=("write=back",))
+    (older.point / "work" / "a.txt").write_bytes(b"of the older")
+    assert older.run("umount", older.point, "--timeout", "1").returncode == EXIT_UNSENT
+    with Mount(older.point.parent, service=service, options=("write=back",)) as newer:
+        (newer.point / "work" / "b.txt").write_bytes(b"of the newer")
+        os.kill(older.pid, signal.SIGTERM)
+        pause(1)
+        assert older.exit_code_after(signal.SIGTERM, timeout_s=15) == EXIT_UNSENT
+
+        ended = newer.run("umount", newer.point, "--timeout", "1")
+
+        assert ended.returncode == EXIT_UNSENT
+        assert f"process {newer.pid} is still sending" in ended.stderr
+        again = newer.run("umount", newer.point)
+        assert again.returncode == 0, again.stderr
+    assert stored(service, "work")["b.txt"] == b"of the newer"
 
 
 def test_a_killed_daemon_under_load_leaves_enotconn_and_the_next_mount_clears_it(
