@@ -142,12 +142,8 @@ def build_floors(
         on_changes=caches.on_changes,
     )
     uploader = Uploader(api, config.content, progress=UploadProgress(clock))
-    progress = ProgressReporter(
-        api,
-        uploads=uploader.progress,
-        database=state.database,
-        file=ProgressFile(state.path),
-    )
+    file = ProgressFile(state.path)
+    progress = ProgressReporter(api, uploads=uploader.progress, database=state.database, file=file)
     parts = Parts(
         api=api,
         clock=clock,
