@@ -23,6 +23,7 @@ from ctrfs.clock import Clock
 from ctrfs.disk.database import StateDatabase
 from ctrfs.disk.failures import error_from_os_error
 from ctrfs.disk.small_bytes import bring_back_small_bytes
+from ctrfs.disk.syncing import make_directories
 from ctrfs.errors import LocalDiskError, MountError
 from ctrfs.ownership import complaint_about_directory, complaint_about_file, has_other_names
 from ctrfs.units import NS_PER_S
@@ -79,7 +80,7 @@ class StateDirectory:
         """
         with ExitStack() as stack:
             try:
-                base.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directories(base, mode=0o700)
                 base_fd = _open_directory(base.name, _open_parent(base, stack), base, stack)
                 home = base / directory_name(binding)
                 home_fd = _make_directory(home.name, base_fd, home, stack)
@@ -188,6 +189,8 @@ def _make_directory(name: str, parent_fd: int, path: Path, stack: ExitStack) -> 
     """Return a descriptor of a directory that only we can enter, made if it is missing."""
     with suppress(FileExistsError):
         os.mkdir(name, mode=0o700, dir_fd=parent_fd)
+        # A power cut that takes the name takes all that is synced below it.
+        os.fsync(parent_fd)
     fd = _open_directory(name, parent_fd, path, stack)
     if os.fstat(fd).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise MountError(f"{path} is open to others: chmod 700 it")

@@ -17,3 +17,29 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_directories(path: Path, *, mode: int = 0o777) -> None:
+    """Make the directory ``path`` and those above it that are missing; all survive a power cut.
+
+    Waits for the disk only where something was made: a few ms for each.
+
+    Args:
+        path: Harmless if it is there.
+        mode: Of ``path`` itself; the others get what the umask leaves.
+
+    Raises:
+        OSError: Something else is there, or the disk failed us.
+    """
+    try:
+        path.mkdir(mode=mode)
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        make_directories(path.parent)
+        path.mkdir(mode=mode, exist_ok=True)
+    except OSError:
+        if not path.is_dir():
+            raise
+        return
+    sync_directory(path.parent)

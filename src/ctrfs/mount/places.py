@@ -8,6 +8,7 @@ from typing import Final
 
 import platformdirs
 
+from ctrfs.disk.syncing import make_directories
 from ctrfs.errors import ConfigError
 from ctrfs.ownership import complaint_about_directory
 
@@ -31,7 +32,7 @@ def make_private_directory(path: Path) -> Path:
         ConfigError: It cannot be made, is another user's, or can be written by everybody.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(path, mode=0o700)
         complaint = complaint_about_directory(path.stat())
     except OSError as error:
         raise ConfigError(f"cannot make the directory {path}: {error.strerror}") from error

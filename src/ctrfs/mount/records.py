@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import asdict, replace
 
+from ctrfs.disk.syncing import make_directories
 from ctrfs.errors import MountError
 from ctrfs.mount.file_lock import FileLock, try_lock, wait_for_lock
 from ctrfs.ownership import complaint_about_directory
@@ -132,7 +133,7 @@ class MountRecords:
         Raises:
             OSError: It cannot be made, or what is there is not ours.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(self._directory, mode=0o700)
         complaint = complaint_about_directory(self._directory.lstat())
         if complaint is not None:
             raise PermissionError(errno.EPERM, f"it {complaint}", str(self._directory))

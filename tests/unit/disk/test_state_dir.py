@@ -23,6 +23,22 @@ def test_the_directories_and_files_are_for_their_owner_only(tmp_path: Path) -> N
         assert state.spool_path.is_dir()
 
 
+def test_the_names_of_all_directories_that_lead_to_the_bytes_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are synced below a name which is not go with it in a power cut."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+
+    with StateDirectory.open(tmp_path / "ctrfs", SOURCE, clock=StoppedClock()) as state:
+        above = list(state.spool_path.relative_to(tmp_path).parents)
+        assert {(tmp_path / path).stat().st_ino for path in above} == set(synced)
+
+    synced.clear()
+    with StateDirectory.open(tmp_path / "ctrfs", SOURCE, clock=StoppedClock()):
+        assert synced == []
+
+
 def test_a_mount_alone_finds_what_the_last_one_left(tmp_path: Path) -> None:
     with StateDirectory.open(tmp_path, SOURCE, clock=StoppedClock()) as state:
         Overlay(state.database).put("cntr_1", "cfile_1", OverlayRow(mode=0o600))
