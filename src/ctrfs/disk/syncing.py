@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -42,4 +43,5 @@ def make_directories(path: Path, *, mode: int = 0o777) -> None:
         if not path.is_dir():
             raise
         return
-    sync_directory(path.parent)
+    with suppress(PermissionError):  # one may make a directory where one may not look
+        sync_directory(path.parent)
