@@ -249,14 +249,18 @@ def wholes(bench: Bench) -> list[int]:
     return [number for number, (_start, end) in enumerate(bench.service.parts) if end is None]
 
 
-async def test_who_reads_here_and_there_for_long_gets_the_rest_besides(bench: Bench) -> None:
+async def test_who_reads_here_and_there_for_long_gets_the_rest_besides(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     await read_here_and_there(bench, reads=60, room_bytes=64 * MIB)
 
     assert len(wholes(bench)) == 1
     assert wholes(bench)[0] > 8
 
 
-async def test_parts_beside_the_rest_that_is_on_its_way_are_small(bench: Bench) -> None:
+async def test_parts_beside_the_rest_that_is_on_its_way_are_small(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     await read_here_and_there(bench, reads=60, room_bytes=64 * MIB)
 
     (whole,) = wholes(bench)
@@ -265,14 +269,16 @@ async def test_parts_beside_the_rest_that_is_on_its_way_are_small(bench: Bench) 
     assert max(behind) <= 16 * KIB
 
 
-async def test_who_looks_at_a_few_places_of_a_large_file_gets_no_more(bench: Bench) -> None:
+async def test_who_looks_at_a_few_places_of_a_large_file_gets_no_more(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     await read_here_and_there(bench, reads=8, room_bytes=64 * MIB)
 
     assert wholes(bench) == []
 
 
 async def test_a_disk_with_little_room_is_not_filled_with_what_nobody_asked_for(
-    bench: Bench,
+    bench: Bench, autojump_clock: trio.testing.MockClock
 ) -> None:
     await read_here_and_there(bench, reads=60, room_bytes=12 * MIB)
 
