@@ -326,11 +326,20 @@ async def test_unsent_bytes_whose_new_folder_goes_while_they_are_stored_there_ar
         assert stored(service, "work") == {**UNTOUCHED, "g": b"G"}
 
 
-async def test_a_folder_whose_new_place_goes_while_it_moves_stays_where_it_is(
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("work/d", "work/a/b/d", id="its new place: it stays where it is"),
+        pytest.param("work/a/b", "work/c", id="itself: it is in neither place"),
+    ],
+)
+async def test_what_goes_while_a_folder_moves_leaves_nothing_at_the_new_name(
     mount: InProcessMount,
     service: InProcessService,
     work: str,
     only_file: str,
+    old: str,
+    new: str,
     autojump_clock: Clock,
 ) -> None:
     """Promises 8 and 18."""
@@ -338,29 +347,7 @@ async def test_a_folder_whose_new_place_goes_while_it_moves_stays_where_it_is(
     service.add_fault("create_file", "delay", seconds=LATE_S)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(refused, mount, "work/d", "work/a/b/d")
-        await trio.sleep(LATE_S / 2)
-        service.delete_file(work, only_file)
-        await mount.refresh("work")
-
-    assert mount.parts.journal.folder_moves() == []
-    assert stored(service, "work") == UNTOUCHED
-    assert await mount.walk("work") == SHOWN
-
-
-async def test_a_folder_that_goes_while_it_moves_is_in_neither_place(
-    mount: InProcessMount,
-    service: InProcessService,
-    work: str,
-    only_file: str,
-    autojump_clock: Clock,
-) -> None:
-    """Promises 8 and 18: all that was in it is deleted elsewhere."""
-    await mount.walk()
-    service.add_fault("create_file", "delay", seconds=LATE_S)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(refused, mount, "work/a/b", "work/c")
+        nursery.start_soon(refused, mount, old, new)
         await trio.sleep(LATE_S / 2)
         service.delete_file(work, only_file)
         await mount.refresh("work")
